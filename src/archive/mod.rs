@@ -1,0 +1,1 @@
+//! File set to archive bytes and back.

@@ -1,0 +1,1 @@
+//! Patterns and lists of paths to a file set.

@@ -1,0 +1,1 @@
+//! One module per verb: build the request, run the engine, report.

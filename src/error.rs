@@ -1,0 +1,209 @@
+//! The one error type: a class that decides the exit status, a sentence, an optional hint and a cause.
+//!
+//! A message names the thing and what was expected, in lower case and without a final period; it does not repeat its
+//! cause, because the edge prints the whole chain. A hint says what to do next. Neither may carry a credential.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+/// What went wrong, as far as anybody acts on it. Each class has one exit status, for commands and hooks alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Anything without a class of its own. Exit 1.
+    Failed,
+    /// Wrong usage or configuration; trying again changes nothing. Exit 2.
+    Usage,
+    /// No such artifact, entry or key. Exit 3.
+    NotThere,
+    /// Files changed or vanished while they were read. Exit 5.
+    Changed,
+    /// Refused for safety: a path, link, target or archive entry. Exit 6.
+    Refused,
+    /// Damaged or truncated data. Exit 7.
+    Damaged,
+    /// A remote or transport that is needed could not be used. Exit 8.
+    Unavailable,
+    /// Stopped by a signal, SIGINT (exit 130) or SIGTERM (exit 143).
+    Interrupted {
+        /// Number of the signal.
+        signal: i32,
+    },
+}
+
+impl Class {
+    /// The process exit status of this class.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Class::Failed => 1,
+            Class::Usage => 2,
+            Class::NotThere => 3,
+            Class::Changed => 5,
+            Class::Refused => 6,
+            Class::Damaged => 7,
+            Class::Unavailable => 8,
+            Class::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(130),
+        }
+    }
+}
+
+/// An error with everything the user is told about it.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    class: Class,
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// `Result` with this crate's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of the given class.
+    pub fn new(class: Class, message: impl fmt::Display) -> Self {
+        Error(Box::new(Inner { class, message: message.to_string(), hint: None, source: None }))
+    }
+
+    /// An error of class [`Class::Failed`].
+    pub fn failed(message: impl fmt::Display) -> Self {
+        Self::new(Class::Failed, message)
+    }
+
+    /// An error of class [`Class::Usage`].
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Class::Usage, message)
+    }
+
+    /// An error of class [`Class::Refused`].
+    pub fn refused(message: impl fmt::Display) -> Self {
+        Self::new(Class::Refused, message)
+    }
+
+    /// An error of class [`Class::Damaged`].
+    pub fn damaged(message: impl fmt::Display) -> Self {
+        Self::new(Class::Damaged, message)
+    }
+
+    /// Adds what to do next; the innermost hint wins, being the nearest to the cause.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.0.hint.get_or_insert_with(|| hint.to_string());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Puts a sentence about what was being done in front; class and hint stay.
+    #[must_use]
+    pub fn context(self, message: impl fmt::Display) -> Self {
+        let class = self.class();
+        let hint = self.0.hint.clone();
+        Error(Box::new(Inner { class, message: message.to_string(), hint, source: Some(Box::new(self)) }))
+    }
+
+    /// The class, which decides the exit status.
+    pub fn class(&self) -> Class {
+        self.0.class
+    }
+
+    /// What the user can do next.
+    pub fn next_step(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The message and all its causes, joined by `: `, on one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.0.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let part = error.to_string();
+            // Some libraries print their cause and return it too; say it once.
+            if !text.ends_with(&part) {
+                text.push_str(": ");
+                text.push_str(&part);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Our errors travel through `Read` and `Write` inside an [`io::Error`] and come out unchanged.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::other(error)
+    }
+}
+
+/// Turns an I/O error into ours; an [`Error`] that travelled inside it is taken out again with its class and hint.
+pub fn from_io(doing: impl fmt::Display, error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(error) => Error::failed(doing).caused_by(error),
+    }
+}
+
+/// Says what was being done when an I/O operation failed.
+pub trait IoContext<T> {
+    /// Wraps the I/O error in an [`Error`] with this sentence in front, built only on failure.
+    fn or_fail<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn or_fail<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|error| from_io(doing(), error.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_class_and_hint_through_context_and_io() {
+        let error = Error::refused("entry `x` leads out").hint("look at the archive").context("unpacking `a.tar`");
+        let back = from_io("reading", io::Error::from(error));
+        assert_eq!(back.class(), Class::Refused);
+        assert_eq!(back.next_step(), Some("look at the archive"));
+        assert_eq!(back.chain(), "unpacking `a.tar`: entry `x` leads out");
+    }
+
+    #[test]
+    fn every_class_has_the_documented_exit_status() {
+        let statuses = [
+            (Class::Failed, 1),
+            (Class::Usage, 2),
+            (Class::NotThere, 3),
+            (Class::Changed, 5),
+            (Class::Refused, 6),
+            (Class::Damaged, 7),
+            (Class::Unavailable, 8),
+            (Class::Interrupted { signal: 2 }, 130),
+            (Class::Interrupted { signal: 15 }, 143),
+        ];
+        for (class, status) in statuses {
+            assert_eq!(class.exit_status(), status, "{class:?}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! monofo moves files between the steps of a Buildkite build, tens of thousands at a time, as one artifact.
+//!
+//! A map of the crate, lowest layer first; imports go from a later row to an earlier one, never back:
+//!
+//! | layer | modules | what they do |
+//! |---|---|---|
+//! | ground | [`error`], [`text`], [`cancel`], [`artifact`] | classes of failure, words for people, stopping, names |
+//! | formats | [`collect`], [`archive`] | patterns and lists to a file set; file set to archive bytes and back |
+//! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
+//! | engine | [`engine`] | one upload, one download |
+//! | configuration | [`config`] | environment and plugin configuration to requests |
+//! | edge | [`commands`], [`report`] | command line, hooks, what people see |
+
+pub mod archive;
+pub mod artifact;
+pub mod cancel;
+pub mod collect;
+pub mod commands;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod report;
+pub mod text;
+pub mod transport;

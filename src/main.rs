@@ -1,0 +1,3 @@
+//! The `monofo` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What people see: one line per artifact, log groups, errors.
