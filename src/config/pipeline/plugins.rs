@@ -1,0 +1,160 @@
+//! The `plugins` of a step: which are ours, and what is wrong with their configuration.
+
+use serde_json::Value;
+
+use super::yaml::{Content, Key, Mistake, Node, Part, Place};
+
+/// One plugin of a step.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// Location and version, as written.
+    pub location: String,
+    /// Its configuration: a map, or null for none.
+    pub config: Value,
+    /// Whether it is this plugin.
+    pub ours: bool,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// Reads `plugins`: listings, warnings and mistakes.
+pub(super) fn read(node: &Node) -> (Vec<Listing>, Vec<Mistake>, Vec<Mistake>) {
+    let mut found = Found::default();
+    match &node.content {
+        Content::Null => {}
+        Content::Map(entries) => found.entries(entries),
+        Content::List(items) => {
+            for item in items {
+                match &item.content {
+                    Content::Text(location) => found.listing(location, item.place, None),
+                    Content::Map(entries) => found.entries(entries),
+                    _ => found
+                        .mistakes
+                        .push(Mistake::new(item.place, "a plugin is a location, or a map of one to its configuration")),
+                }
+            }
+        }
+        _ => found.mistakes.push(Mistake::new(node.place, "`plugins` must be a list")),
+    }
+    (found.listings, found.warnings, found.mistakes)
+}
+
+#[derive(Default)]
+struct Found {
+    listings: Vec<Listing>,
+    warnings: Vec<Mistake>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Found {
+    fn entries(&mut self, entries: &[(Key, Node)]) {
+        for (key, config) in entries {
+            self.listing(&key.text, key.place, Some(config));
+        }
+    }
+
+    fn listing(&mut self, location: &str, place: Place, config: Option<&Node>) {
+        let ours = is_ours(location);
+        if let Some(config) = config.filter(|_| ours) {
+            self.check(config);
+        }
+        let config = config.map_or(Value::Null, Node::to_json);
+        self.listings.push(Listing { location: location.to_string(), config, ours, place });
+    }
+
+    fn check(&mut self, config: &Node) {
+        match &config.content {
+            Content::Null => return,
+            Content::Map(_) => {}
+            _ => {
+                self.mistakes.push(Mistake::new(config.place, "the plugin's configuration must be a mapping"));
+                return;
+            }
+        }
+        for problem in problems(&config.to_json()) {
+            let place = config.place_of(&problem.way);
+            self.mistakes.push(Mistake { place, message: problem.message, hint: problem.hint });
+        }
+        for way in config.nulls() {
+            self.warnings.push(
+                Mistake::new(
+                    config.place_of(&way),
+                    "an empty value (null) makes an agent hide the plugin's variables from its hooks",
+                )
+                .hint("give it a value, or leave the key out"),
+            );
+        }
+    }
+}
+
+struct Problem {
+    way: Vec<Part>,
+    message: String,
+    hint: Option<String>,
+}
+
+fn problems(config: &Value) -> Vec<Problem> {
+    let known = ["upload", "download"];
+    let Value::Object(map) = config else { return Vec::new() };
+    map.keys()
+        .filter(|key| !known.contains(&key.as_str()))
+        .map(|key| Problem {
+            way: vec![Part::Key(key.clone())],
+            message: format!("unknown key `{key}`"),
+            hint: Some("known keys are `upload` and `download`".into()),
+        })
+        .collect()
+}
+
+/// Whether a location names this plugin: its last part, less version and `.git`, is `monofo` or `monofo-buildkite-plugin`.
+fn is_ours(location: &str) -> bool {
+    let path = location.split('#').next().unwrap_or_default().trim_end_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path);
+    let name = path.rsplit(['/', ':']).next().unwrap_or_default();
+    name == "monofo" || name == "monofo-buildkite-plugin"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::pipeline::yaml;
+
+    #[test]
+    fn locations_of_this_plugin_are_known() {
+        for location in [
+            "monofo",
+            "vital-software/monofo#v1.0.0",
+            "https://example.com/x/monofo-buildkite-plugin.git#main",
+            "git@example.com:monofo-buildkite-plugin.git",
+            "./.buildkite/plugins/monofo",
+            "file:///x/monofo-buildkite-plugin/",
+        ] {
+            assert!(is_ours(location), "{location}");
+        }
+        for location in ["artifacts#v1", "other/monofoo#v1", "x/monofo-other-plugin", "monofo/artifacts#monofo"] {
+            assert!(!is_ours(location), "{location}");
+        }
+    }
+
+    #[test]
+    fn every_way_of_listing_plugins_is_read() {
+        for (text, locations) in [
+            ("[a#v1, 'x/monofo#v1']", &["a#v1", "x/monofo#v1"][..]),
+            ("[{a: {x: 1}}, {b: ~, c: {}}]", &["a", "b", "c"]),
+            ("{a: {x: 1}, b: ~}", &["a", "b"]),
+            ("~", &[]),
+        ] {
+            let (listings, warnings, mistakes) = read(&yaml::read(text).unwrap());
+            assert_eq!(listings.iter().map(|listing| listing.location.as_str()).collect::<Vec<_>>(), locations);
+            assert!(warnings.is_empty() && mistakes.is_empty(), "{text}: {warnings:?} {mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_and_nulls_in_our_configuration_are_told_with_their_line() {
+        let text = "- monofo#v1:\n    upload: ~\n    uplaod: {}\n- monofo#v1: 7\n- other#v1: 7\n- 8\n";
+        let (_, warnings, mistakes) = read(&yaml::read(text).unwrap());
+        assert_eq!(mistakes.iter().map(|mistake| mistake.place.line).collect::<Vec<_>>(), [3, 4, 6], "{mistakes:?}");
+        assert_eq!(warnings.iter().map(|warning| warning.place.line).collect::<Vec<_>>(), [2]);
+    }
+}
