@@ -1,1 +1,3 @@
 //! One module per verb: build the request, run the engine, report.
+
+pub mod try_pipeline;
