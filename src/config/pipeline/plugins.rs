@@ -2,7 +2,11 @@
 
 use serde_json::Value;
 
-use super::yaml::{Content, Key, Mistake, Node, Part, Place};
+use super::yaml::{Content, Key, Mistake, Node, Place};
+use crate::config::env::Env;
+use crate::config::listing::{is_ours, nulls};
+use crate::config::mistakes::{At, Mistakes};
+use crate::config::plugin::PluginConfig;
 
 /// One plugin of a step.
 #[derive(Debug, Clone)]
@@ -71,70 +75,29 @@ impl Found {
                 return;
             }
         }
-        for problem in problems(&config.to_json()) {
-            let place = config.place_of(&problem.way);
-            self.mistakes.push(Mistake { place, message: problem.message, hint: problem.hint });
+        let (json, places) = (config.to_json(), config.places());
+        let place = |at: &At| places.get(at.as_str()).copied().unwrap_or(config.place);
+        let mut found = Mistakes::default();
+        PluginConfig::read_into(&json, &Env::default(), &mut found);
+        for mistake in found.all() {
+            let message = match mistake.at.as_str() {
+                "" => mistake.problem.clone(),
+                at => format!("`{at}`: {}", mistake.problem),
+            };
+            self.mistakes.push(Mistake { place: place(&mistake.at), message, hint: mistake.hint.clone() });
         }
-        for way in config.nulls() {
-            self.warnings.push(
-                Mistake::new(
-                    config.place_of(&way),
-                    "an empty value (null) makes an agent hide the plugin's variables from its hooks",
-                )
-                .hint("give it a value, or leave the key out"),
-            );
+        for at in nulls(&json) {
+            let message =
+                format!("`{}` is null: an agent then hides the plugin's variables from its hooks", at.as_str());
+            self.warnings.push(Mistake::new(place(&at), message).hint("give it a value, or leave the key out"));
         }
     }
-}
-
-struct Problem {
-    way: Vec<Part>,
-    message: String,
-    hint: Option<String>,
-}
-
-fn problems(config: &Value) -> Vec<Problem> {
-    let known = ["upload", "download"];
-    let Value::Object(map) = config else { return Vec::new() };
-    map.keys()
-        .filter(|key| !known.contains(&key.as_str()))
-        .map(|key| Problem {
-            way: vec![Part::Key(key.clone())],
-            message: format!("unknown key `{key}`"),
-            hint: Some("known keys are `upload` and `download`".into()),
-        })
-        .collect()
-}
-
-/// Whether a location names this plugin: its last part, less version and `.git`, is `monofo` or `monofo-buildkite-plugin`.
-fn is_ours(location: &str) -> bool {
-    let path = location.split('#').next().unwrap_or_default().trim_end_matches('/');
-    let path = path.strip_suffix(".git").unwrap_or(path);
-    let name = path.rsplit(['/', ':']).next().unwrap_or_default();
-    name == "monofo" || name == "monofo-buildkite-plugin"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::pipeline::yaml;
-
-    #[test]
-    fn locations_of_this_plugin_are_known() {
-        for location in [
-            "monofo",
-            "vital-software/monofo#v1.0.0",
-            "https://example.com/x/monofo-buildkite-plugin.git#main",
-            "git@example.com:monofo-buildkite-plugin.git",
-            "./.buildkite/plugins/monofo",
-            "file:///x/monofo-buildkite-plugin/",
-        ] {
-            assert!(is_ours(location), "{location}");
-        }
-        for location in ["artifacts#v1", "other/monofoo#v1", "x/monofo-other-plugin", "monofo/artifacts#monofo"] {
-            assert!(!is_ours(location), "{location}");
-        }
-    }
 
     #[test]
     fn every_way_of_listing_plugins_is_read() {

@@ -3,12 +3,15 @@
 //! Reading is that of `buildkite-agent pipeline upload`: anchors, aliases and merge keys are resolved, `yes` and `on` are
 //! text, `0755` is octal, keys become text. An alias stands where its anchor is defined, since that is the line to mend.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
+
+use crate::config::mistakes::At;
 
 /// A place in the file, both counted from 1; line 0 means that it is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
@@ -79,15 +82,6 @@ pub struct Key {
     pub text: String,
     /// Whether it is written as a bare `null` or `~`, which `pipeline upload` refuses.
     pub bare_null: bool,
-}
-
-/// A step of the way from a node to one inside it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// The value of this key.
-    Key(String),
-    /// The element with this number, from 0.
-    Index(usize),
 }
 
 /// Reads one YAML document.
@@ -178,21 +172,31 @@ impl Node {
         }
     }
 
-    /// Where the node at the end of this way is written: its key for a value of a mapping. A way that ends early gives the
-    /// last place on it, which is where something is missing.
-    pub fn place_of(&self, way: &[Part]) -> Place {
-        let Some((part, rest)) = way.split_first() else { return self.place };
-        match (part, &self.content) {
-            (Part::Index(index), Content::List(items)) => {
-                items.get(*index).map_or(self.place, |item| item.place_of(rest))
+    /// Where everything below is written, by its path as the plugin's messages spell it: the key for a value of a mapping,
+    /// the value itself for an element of a list.
+    pub fn places(&self) -> BTreeMap<String, Place> {
+        let mut places = BTreeMap::new();
+        self.add_places(&At::top(), &mut places);
+        places
+    }
+
+    fn add_places(&self, at: &At, places: &mut BTreeMap<String, Place>) {
+        match &self.content {
+            Content::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let at = at.index(index);
+                    places.insert(at.as_str().to_string(), item.place);
+                    item.add_places(&at, places);
+                }
             }
-            (Part::Key(name), Content::Map(entries)) => match entries.iter().find(|(key, _)| key.text == *name) {
-                Some((key, _)) if rest.is_empty() => key.place,
-                Some((key, value)) if matches!(value.content, Content::Null) => key.place,
-                Some((_, value)) => value.place_of(rest),
-                None => self.place,
-            },
-            _ => self.place,
+            Content::Map(entries) => {
+                for (key, value) in entries {
+                    let at = at.key(&key.text);
+                    places.insert(at.as_str().to_string(), key.place);
+                    value.add_places(&at, places);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -210,29 +214,6 @@ impl Node {
             Content::Null | Content::Bool(_) | Content::Number(_) => {}
         }
         Ok(())
-    }
-
-    /// The ways to every null below, the node itself included.
-    pub fn nulls(&self) -> Vec<Vec<Part>> {
-        let below = |part: Part, node: &Node| -> Vec<Vec<Part>> {
-            node.nulls()
-                .into_iter()
-                .map(|mut way| {
-                    way.insert(0, part.clone());
-                    way
-                })
-                .collect()
-        };
-        match &self.content {
-            Content::Null => vec![Vec::new()],
-            Content::List(items) => {
-                items.iter().enumerate().flat_map(|(index, item)| below(Part::Index(index), item)).collect()
-            }
-            Content::Map(entries) => {
-                entries.iter().flat_map(|(key, value)| below(Part::Key(key.text.clone()), value)).collect()
-            }
-            _ => Vec::new(),
-        }
     }
 }
 
@@ -312,10 +293,6 @@ impl<'de> Deserialize<'de> for Content {
 mod tests {
     use super::*;
 
-    fn way(parts: &[&str]) -> Vec<Part> {
-        parts.iter().map(|part| part.parse().map_or_else(|_| Part::Key((*part).to_string()), Part::Index)).collect()
-    }
-
     fn at(line: u64, column: u64) -> Place {
         Place { line, column }
     }
@@ -325,15 +302,16 @@ mod tests {
         let root =
             read("steps:\n  - command: make\n    plugins:\n      - monofo#v1:\n          upload: { a.tar: [x, y] }\n")
                 .unwrap();
+        let places = root.places();
         for (path, place) in [
-            (&["steps"][..], at(1, 1)),
-            (&["steps", "0"], at(2, 5)),
-            (&["steps", "0", "command"], at(2, 5)),
-            (&["steps", "0", "plugins", "0", "monofo#v1", "upload"], at(5, 11)),
-            (&["steps", "0", "plugins", "0", "monofo#v1", "upload", "a.tar"], at(5, 21)),
-            (&["steps", "0", "plugins", "0", "monofo#v1", "upload", "a.tar", "1"], at(5, 32)),
+            ("steps", at(1, 1)),
+            ("steps[0]", at(2, 5)),
+            ("steps[0].command", at(2, 5)),
+            ("steps[0].plugins[0][\"monofo#v1\"].upload", at(5, 11)),
+            ("steps[0].plugins[0][\"monofo#v1\"].upload[\"a.tar\"]", at(5, 21)),
+            ("steps[0].plugins[0][\"monofo#v1\"].upload[\"a.tar\"][1]", at(5, 32)),
         ] {
-            assert_eq!(root.place_of(&way(path)), place, "{path:?}");
+            assert_eq!(places.get(path), Some(&place), "{path}: {places:?}");
         }
     }
 
@@ -355,7 +333,6 @@ mod tests {
             serde_json::json!({"a": "yes", "b": true, "c": 493, "d": 1.5, "e": null, "f": "true",
                 "g": 12_345_678_901_234_567_890_u64, "1": "one"})
         );
-        assert_eq!(root.nulls(), [way(&["e"])]);
     }
 
     #[test]
@@ -371,7 +348,6 @@ mod tests {
             assert_eq!(mistake.place.line, line, "{text:?}: {mistake:?}");
             assert!(!mistake.message.contains("at line "), "{mistake:?}");
             assert!(mistake.hint.is_some());
-            println!("{}", mistake.message);
         }
         assert!(read("a: 1\nb:\n  'null': true\n").is_ok());
     }
