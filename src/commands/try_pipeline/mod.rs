@@ -14,6 +14,7 @@ mod environment;
 mod hooks;
 mod job;
 mod log;
+mod scratch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,6 +25,7 @@ use checkout::WorkingTree;
 use hooks::Plugin;
 use job::Job;
 use log::{Log, Outcome, Row};
+use scratch::Scratch;
 
 use crate::cancel::Cancel;
 use crate::config::env::Env;
@@ -60,8 +62,8 @@ pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
     let directory = request.directory.canonicalize().or_fail(|| "finding the current folder")?;
     let tree = WorkingTree::around(&directory);
     let program = std::env::current_exe().or_fail(|| "finding this program's own file")?;
-    let scratch = scratch_folder(env)?;
-    let place = scratch.path().canonicalize().or_fail(|| "finding the temporary folder")?;
+    let scratch = Scratch::new(env, request.keep)?;
+    let place = scratch.path().to_path_buf();
     let variables = environment::of_build(env, &tree, &place, &program)?;
 
     let file = Shown::path(&request.pipeline).to_string();
@@ -76,7 +78,7 @@ pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
     let trial = Trial { request, pipeline: &pipeline, tree, variables, place, bash, plugin, log: &log, cancel };
     let rows = trial.steps()?;
     let status = status(&rows);
-    let kept = request.keep.then(|| scratch.keep().display().to_string());
+    let kept = request.keep.then(|| scratch.path().display().to_string());
     log.summary(trial.build(), &rows, status, kept.as_deref());
     if let Some(kept) = kept {
         log.line(&format!("kept `{kept}`"));
@@ -168,7 +170,7 @@ impl<'a> Trial<'a> {
         let finished = job.run()?;
         if !self.request.keep {
             // The whole temporary folder goes at the end; this only spares room until then.
-            let _ = fs::remove_dir_all(&folder);
+            let _ = scratch::remove(&folder);
         }
         let what = finished.failed.map(job::Phase::name).unwrap_or_default();
         Ok(match finished.status {
@@ -202,14 +204,6 @@ fn read_file(path: &Path) -> Result<String> {
             .hint("give the path of a pipeline file, such as `.buildkite/pipeline.yml`")
     })?;
     String::from_utf8(bytes).map_err(|_| Error::usage(format_args!("`{shown}` is not a pipeline file: not UTF-8 text")))
-}
-
-fn scratch_folder(env: &Env) -> Result<tempfile::TempDir> {
-    let parent = env.path("TMPDIR").unwrap_or_else(|| "/tmp".into());
-    tempfile::Builder::new()
-        .prefix("monofo-try-")
-        .tempdir_in(&parent)
-        .or_fail(|| format!("creating a temporary folder in `{}`", Shown::path(&parent)))
 }
 
 fn find_bash(env: &Env) -> Result<PathBuf> {

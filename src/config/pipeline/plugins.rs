@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::yaml::{Content, Key, Mistake, Node, Place};
+use super::yaml::{Content, Key, Mistake, Node};
 use crate::config::env::Env;
 use crate::config::listing::{is_ours, nulls};
 use crate::config::mistakes::{At, Mistakes};
@@ -17,8 +17,6 @@ pub struct Listing {
     pub config: Value,
     /// Whether it is this plugin.
     pub ours: bool,
-    /// Where it is written.
-    pub place: Place,
 }
 
 /// Reads `plugins`: listings, warnings and mistakes.
@@ -30,7 +28,7 @@ pub(super) fn read(node: &Node) -> (Vec<Listing>, Vec<Mistake>, Vec<Mistake>) {
         Content::List(items) => {
             for item in items {
                 match &item.content {
-                    Content::Text(location) => found.listing(location, item.place, None),
+                    Content::Text(location) => found.listing(location, None),
                     Content::Map(entries) => found.entries(entries),
                     _ => found
                         .mistakes
@@ -53,17 +51,17 @@ struct Found {
 impl Found {
     fn entries(&mut self, entries: &[(Key, Node)]) {
         for (key, config) in entries {
-            self.listing(&key.text, key.place, Some(config));
+            self.listing(&key.text, Some(config));
         }
     }
 
-    fn listing(&mut self, location: &str, place: Place, config: Option<&Node>) {
+    fn listing(&mut self, location: &str, config: Option<&Node>) {
         let ours = is_ours(location);
         if let Some(config) = config.filter(|_| ours) {
             self.check(config);
         }
         let config = config.map_or(Value::Null, Node::to_json);
-        self.listings.push(Listing { location: location.to_string(), config, ours, place });
+        self.listings.push(Listing { location: location.to_string(), config, ours });
     }
 
     fn check(&mut self, config: &Node) {
