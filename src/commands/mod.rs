@@ -1,3 +1,5 @@
 //! One module per verb: build the request, run the engine, report.
 
+mod grace;
+pub mod hook;
 pub mod try_pipeline;
