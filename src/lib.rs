@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | what they do |
 //! |---|---|---|
-//! | ground | [`error`], [`text`], [`cancel`], [`artifact`] | classes of failure, words for people, stopping, names |
+//! | ground | [`error`], [`text`], [`cancel`], [`context`], [`artifact`] | classes of failure, words for people, stopping and counting, names |
 //! | formats | [`collect`], [`archive`] | patterns and lists to a file set; file set to archive bytes and back |
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
 //! | engine | [`engine`] | one upload, one download |
@@ -17,6 +17,7 @@ pub mod cancel;
 pub mod collect;
 pub mod commands;
 pub mod config;
+pub mod context;
 pub mod engine;
 pub mod error;
 pub mod report;

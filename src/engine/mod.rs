@@ -2,15 +2,18 @@
 //!
 //! The engine never prints. It returns an [`Outcome`], calls back nothing but [`Progress`], and can be stopped.
 
+mod download;
+mod upload;
+
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::artifact::ArtifactName;
-use crate::cancel::Cancel;
-use crate::error::Result;
-use crate::transport::{Pick, Transport};
+use crate::transport::Pick;
+
+pub use crate::context::{Context, Progress};
+pub use download::{download, inflate};
+pub use upload::{deflate, upload};
 
 /// What to do when nothing was selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,42 +77,6 @@ pub struct DownloadRequest {
     pub same_owner: bool,
 }
 
-/// What the engine needs besides the request.
-#[derive(Debug, Clone, Default)]
-pub struct Context {
-    /// Asks the engine to stop.
-    pub cancel: Cancel,
-    /// Where the engine counts what it has done so far.
-    pub progress: Progress,
-}
-
-/// How far the work is, for whoever draws it. Clones share the counters.
-#[derive(Debug, Clone, Default)]
-pub struct Progress(Arc<Counters>);
-
-#[derive(Debug, Default)]
-struct Counters {
-    done: AtomicU64,
-    total: AtomicU64,
-}
-
-impl Progress {
-    /// Adds to the bytes of files done.
-    pub fn add(&self, bytes: u64) {
-        self.0.done.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Says how many bytes there will be in all; 0 is unknown.
-    pub fn expect(&self, bytes: u64) {
-        self.0.total.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes done, and bytes in all (0 when unknown).
-    pub fn read(&self) -> (u64, u64) {
-        (self.0.done.load(Ordering::Relaxed), self.0.total.load(Ordering::Relaxed))
-    }
-}
-
 /// What happened to one artifact.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -127,16 +94,4 @@ pub struct Outcome {
     pub from: Option<String>,
     /// False when nothing was selected and so nothing was uploaded.
     pub moved: bool,
-}
-
-/// Packs the selected files and uploads them. Blocks. Nothing is published unless all went well.
-pub fn upload(request: &UploadRequest, transport: &dyn Transport, context: &Context) -> Result<Outcome> {
-    let _ = (request, transport, context);
-    Err(crate::error::Error::failed("upload: under construction"))
-}
-
-/// Downloads an artifact and unpacks it (or places it, when it is a plain file). Blocks.
-pub fn download(request: &DownloadRequest, transport: &dyn Transport, context: &Context) -> Result<Outcome> {
-    let _ = (request, transport, context);
-    Err(crate::error::Error::failed("download: under construction"))
 }

@@ -1,0 +1,43 @@
+//! Zstandard (RFC 8878), a frame for each block, on libzstd.
+
+use std::io::Read;
+
+use zstd::zstd_safe::CParameter;
+
+use super::Encoder;
+use crate::error::{Error, Result};
+
+pub(super) fn is_magic(magic: u32) -> bool {
+    magic == 0xfd2f_b528
+}
+
+pub(super) struct ZstdEncoder(zstd::bulk::Compressor<'static>);
+
+impl ZstdEncoder {
+    pub(super) fn new(level: i32) -> Result<Self> {
+        let build = || -> std::io::Result<_> {
+            let mut context = zstd::bulk::Compressor::new(level)?;
+            context.set_parameter(CParameter::ChecksumFlag(true))?;
+            Ok(context)
+        };
+        build().map(ZstdEncoder).map_err(|e| Error::failed("cannot set up zstd").caused_by(e))
+    }
+}
+
+impl Encoder for ZstdEncoder {
+    fn block(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<()> {
+        let start = output.len();
+        output.resize(start + zstd::zstd_safe::compress_bound(input.len()), 0);
+        let len = self
+            .0
+            .compress_to_buffer(input, &mut output[start..])
+            .map_err(|e| Error::failed("zstd compression failed").caused_by(e))?;
+        output.truncate(start + len);
+        Ok(())
+    }
+}
+
+/// Frames in sequence. Frames that ask for a window over 128 MiB (`zstd --long=28` and more) are refused.
+pub(super) fn decoder(input: Box<dyn Read + Send>) -> Result<impl Read + Send> {
+    zstd::stream::read::Decoder::new(input).map_err(|e| Error::failed("cannot set up zstd").caused_by(e))
+}

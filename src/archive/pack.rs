@@ -1,0 +1,321 @@
+//! Packing: a file set to archive bytes, in parallel blocks.
+//!
+//! Each worker takes the next span of the tar stream, fills a buffer with headers and file content, compresses it on
+//! the same core while it is in cache, and hands it to the one writer, which puts blocks back in order. Memory is
+//! `buffers × block`: buffers are shared by all archives of the process, reused, and taken before a span is, so the
+//! writer's next block is always being worked on.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::codec::{Codec, Encoder};
+use super::tar::layout::{Layout, Part};
+use crate::collect::{Entry, FileSet};
+use crate::context::Context;
+use crate::error::{Class, Error, Result, from_io};
+use crate::text::Shown;
+
+/// Input and output of one span, reused.
+#[derive(Default)]
+struct Buffer {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// The buffers of the whole process. 20 of them, each up to 4 MiB in and as much out, stay well below 256 MiB.
+struct Pool {
+    state: Mutex<PoolState>,
+    returned: Condvar,
+}
+
+struct PoolState {
+    made: usize,
+    free: Vec<Buffer>,
+}
+
+const MOST_BUFFERS: usize = 20;
+
+static POOL: Pool = Pool { state: Mutex::new(PoolState { made: 0, free: Vec::new() }), returned: Condvar::new() };
+
+impl Pool {
+    fn take(&self) -> Buffer {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(buffer) = state.free.pop() {
+                return buffer;
+            }
+            if state.made < MOST_BUFFERS {
+                state.made += 1;
+                return Buffer::default();
+            }
+            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give(&self, buffer: Buffer) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).free.push(buffer);
+        self.returned.notify_one();
+    }
+}
+
+/// A pooled buffer; it goes back whatever happens.
+struct Lent(Option<Buffer>);
+
+impl Lent {
+    fn take() -> Self {
+        Lent(Some(POOL.take()))
+    }
+
+    fn buffer(&mut self) -> &mut Buffer {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.0.take() {
+            POOL.give(buffer);
+        }
+    }
+}
+
+/// Compresses what a reader gives, in the same blocks. Returns the lengths of input and output. Blocks.
+pub fn compress(
+    mut input: impl Read + Send,
+    codec: Codec,
+    out: &mut dyn Write,
+    context: &Context,
+) -> Result<(u64, u64)> {
+    let cores = thread::available_parallelism().map_or(1, usize::from).min(codec.max_threads());
+    let (to_workers, work) = crossbeam_channel::bounded::<(u64, Lent)>(0);
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            let (work, sender) = (work.clone(), sender.clone());
+            scope.spawn(move || {
+                let mut encoder = None;
+                for (index, mut lent) in work {
+                    let encoded = encode(codec, lent.buffer(), &mut encoder);
+                    if sender.send((index, encoded.map(|()| lent))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(work);
+        let reading = scope.spawn(move || {
+            let mut total = 0;
+            for index in 0.. {
+                context.cancel.check()?;
+                let mut lent = Lent::take();
+                let buffer = lent.buffer();
+                buffer.input.clear();
+                buffer.output.clear();
+                let block = codec.block_size() as u64;
+                let n = (&mut input)
+                    .take(block)
+                    .read_to_end(&mut buffer.input)
+                    .map_err(|e| from_io("cannot read the archive", e))?;
+                if n == 0 {
+                    break;
+                }
+                total += n as u64;
+                context.progress.add(n as u64);
+                if to_workers.send((index, lent)).is_err() {
+                    break;
+                }
+            }
+            Ok(total)
+        });
+        drop(sender);
+        let written = write_in_order(receiver, codec, out);
+        let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((read?, written?))
+    })
+}
+
+/// Packs `files`, which lie below `root`, and writes the archive. Returns the number of bytes written. Blocks.
+///
+/// A file that changed or vanished since it was selected is an error of class [`Class::Changed`] naming it; what has
+/// been written by then is of no use.
+pub fn pack(root: &Path, files: &FileSet, codec: Codec, out: &mut dyn Write, context: &Context) -> Result<u64> {
+    let layout = Layout::new(files)?;
+    let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(
+        |errno| {
+            Error::failed(format_args!("cannot open `{}`", Shown::path(root))).caused_by(std::io::Error::from(errno))
+        },
+    )?;
+    let block_size = codec.block_size() as u64;
+    let blocks = layout.len().div_ceil(block_size);
+    let cores = thread::available_parallelism().map_or(1, usize::from).min(codec.max_threads());
+    let workers = usize::try_from(blocks).unwrap_or(usize::MAX).min(cores);
+    let spans = Mutex::new(0..blocks);
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            let worker = Worker {
+                layout: &layout,
+                files,
+                root: root.as_fd(),
+                codec,
+                spans: &spans,
+                sender: sender.clone(),
+                context,
+            };
+            scope.spawn(move || worker.run());
+        }
+        drop(sender);
+        let written = write_in_order(receiver, codec, out);
+        if written.is_err() {
+            // No more spans: the workers finish the one they have and end.
+            *spans.lock().unwrap_or_else(PoisonError::into_inner) = 0..0;
+        }
+        written
+    })
+}
+
+type Filled = (u64, Result<Lent>);
+
+struct Worker<'a> {
+    layout: &'a Layout<'a>,
+    files: &'a FileSet,
+    root: BorrowedFd<'a>,
+    codec: Codec,
+    spans: &'a Mutex<std::ops::Range<u64>>,
+    sender: Sender<Filled>,
+    context: &'a Context,
+}
+
+impl Worker<'_> {
+    fn run(self) {
+        let mut scratch = Vec::new();
+        let mut encoder = None;
+        loop {
+            // The buffer comes first: whoever holds a span must be able to finish it.
+            let mut lent = Lent::take();
+            let next = self.spans.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(index) = next else { return };
+            let filled = self.fill(index, lent.buffer(), &mut scratch, &mut encoder);
+            let failed = filled.is_err();
+            if self.sender.send((index, filled.map(|()| lent))).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn fill(
+        &self,
+        index: u64,
+        buffer: &mut Buffer,
+        scratch: &mut Vec<u8>,
+        encoder: &mut Option<Box<dyn Encoder>>,
+    ) -> Result<()> {
+        self.context.cancel.check()?;
+        let block = self.codec.block_size() as u64;
+        let start = index * block;
+        let end = (start + block).min(self.layout.len());
+        buffer.input.clear();
+        buffer.output.clear();
+        self.layout.parts(start, end, scratch, |part| {
+            match part {
+                Part::Bytes(bytes) => buffer.input.extend_from_slice(bytes),
+                Part::Zeros(count) => buffer.input.resize(buffer.input.len() + as_len(count), 0),
+                Part::Content { entry, offset, len } => {
+                    self.read(entry, offset, as_len(len), &mut buffer.input)?;
+                    self.context.progress.add(len);
+                }
+            }
+            Ok(())
+        })?;
+        encode(self.codec, buffer, encoder)
+    }
+
+    /// Appends exactly `len` bytes of a file, and makes sure that it is still what was selected.
+    fn read(&self, entry: &Entry, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+        let name = self.files.name(entry);
+        let changed = |how: &str| {
+            Error::new(Class::Changed, format_args!("`{}` {how} while it was packed", Shown(name)))
+                .hint("make sure that nothing writes to these files while they are packed, and try again")
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = rustix::fs::openat(self.root, name, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => changed("vanished"),
+            Errno::LOOP | Errno::NXIO => changed("was replaced"),
+            errno => {
+                Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
+            }
+        })?;
+        let start = out.len();
+        out.resize(start + len, 0);
+        let mut have = 0;
+        while have < len {
+            let into = &mut out[start + have..];
+            let at = offset + have as u64;
+            match rustix::io::pread(&file, into, at) {
+                Ok(0) => return Err(changed("became shorter")),
+                Ok(n) => have += n,
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(Error::failed(format_args!("cannot read `{}`", Shown(name)))
+                        .caused_by(std::io::Error::from(errno)));
+                }
+            }
+        }
+        let stat = rustix::fs::fstat(&file).map_err(|errno| {
+            Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
+        })?;
+        let same = u64::try_from(stat.st_size) == Ok(entry.size)
+            && i128::from(stat.st_mtime) == i128::from(entry.mtime)
+            && i128::from(stat.st_mtime_nsec) == i128::from(entry.mtime_nanos);
+        if same { Ok(()) } else { Err(changed("changed")) }
+    }
+}
+
+fn encode(codec: Codec, buffer: &mut Buffer, encoder: &mut Option<Box<dyn Encoder>>) -> Result<()> {
+    if encoder.is_none() {
+        *encoder = codec.encoder()?;
+    }
+    match encoder {
+        Some(encoder) => encoder.block(&buffer.input, &mut buffer.output),
+        None => Ok(()),
+    }
+}
+
+/// A length within one block.
+fn as_len(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+/// Owns the receiver: when this returns early, what is queued is dropped and its buffers go back, so that no worker
+/// waits for one in vain.
+fn write_in_order(receiver: Receiver<Filled>, codec: Codec, out: &mut dyn Write) -> Result<u64> {
+    let mut framing = codec.framing();
+    let mut written = 0u64;
+    let mut emit = |bytes: &[u8]| {
+        written += bytes.len() as u64;
+        out.write_all(bytes).map_err(|e| from_io("cannot write the archive", e))
+    };
+    emit(&framing.prologue)?;
+    let mut waiting: BTreeMap<u64, Lent> = BTreeMap::new();
+    let mut next = 0;
+    for (index, filled) in receiver {
+        waiting.insert(index, filled?);
+        while let Some(mut lent) = waiting.remove(&next) {
+            let buffer = lent.buffer();
+            let bytes = if codec == Codec::None { &buffer.input } else { &buffer.output };
+            emit(bytes)?;
+            framing.see(&buffer.input);
+            next += 1;
+        }
+    }
+    emit(&framing.epilogue())?;
+    Ok(written)
+}

@@ -1,0 +1,265 @@
+//! Unpacking: a tar stream to files, created by several threads at a time.
+//!
+//! The calling thread reads members, makes folders and links, and hands files to writers: small ones in batches of
+//! whole runs, large ones through a channel of their own. Nothing outside the target folder is touched, see
+//! [`super::tree`]. A name that the archive used for something else before is refused, and so is anything below a name
+//! that the archive made a file or a link.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io::BufRead;
+use std::path::Path;
+
+use super::tar::read::{Member, MemberKind, TarReader};
+use super::tree::{Attributes, SafePath, Tree};
+use super::writers::Writers;
+use crate::collect::{leads_out, links_warning};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::text::{Count, Shown};
+
+/// What was unpacked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Files and links.
+    pub files: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// What the user should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Unpacks a tar stream below `into`, which is made when it is missing. Blocks.
+///
+/// Entries that could touch anything outside are an error of class `Refused`, broken streams one of class `Damaged`;
+/// what had been unpacked before stays, the file being written does not.
+pub fn unpack(input: impl BufRead, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
+    let tree = Tree::open(into)?;
+    let mut done = Unpacked::default();
+    let result = Writers::with(context, |writers| {
+        Unpacker {
+            reader: TarReader::new(input),
+            tree,
+            writers,
+            seen: Seen::default(),
+            dirs: Vec::new(),
+            links: Vec::new(),
+            leading_out: 0,
+            same_owner,
+            context,
+            done: &mut done,
+        }
+        .run()
+    });
+    match result {
+        Ok(()) => Ok(done),
+        Err(error) if done.files == 0 => Err(error),
+        Err(error) => {
+            let read = Count(done.files, "file");
+            let into = Shown::path(into);
+            Err(error.context(format_args!("`{into}` now holds only a part of the archive (at most {read})")))
+        }
+    }
+}
+
+struct Unpacker<'a, 'w, R> {
+    reader: TarReader<R>,
+    tree: Tree,
+    writers: &'a mut Writers<'w>,
+    seen: Seen,
+    /// Folders whose mode and time are set at the end.
+    dirs: Vec<(SafePath, Attributes)>,
+    /// Hard links whose target may still be in the hands of a writer.
+    links: Vec<(SafePath, SafePath)>,
+    leading_out: u64,
+    same_owner: bool,
+    context: &'a Context,
+    done: &'a mut Unpacked,
+}
+
+impl<R: BufRead> Unpacker<'_, '_, R> {
+    fn run(mut self) -> Result<()> {
+        while let Some(member) = self.reader.next_member()? {
+            self.context.cancel.check()?;
+            let path = SafePath::new(&member.path)?;
+            if path.is_root() {
+                // The folder itself, as `tar -c .` stores it: it is the user's, and keeps its mode.
+                if member.kind == MemberKind::Dir {
+                    continue;
+                }
+                return Err(Error::refused(format_args!("entry `{}` names the folder itself", Shown(&member.path))));
+            }
+            if self.seen.note(&path, &member.kind)? {
+                // The same file again, as `tar -r` appends: what came before must be in place first.
+                self.settle()?;
+            }
+            self.member(&path, member)?;
+        }
+        self.settle()?;
+        self.finish_dirs()?;
+        if self.leading_out > 0 {
+            self.done.warnings.push(links_warning(self.leading_out));
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, path: &SafePath, member: Member) -> Result<()> {
+        let attributes = self.attributes(&member);
+        match &member.kind {
+            MemberKind::Dir => {
+                self.tree.make_dir(path)?;
+                self.dirs.push((path.clone(), attributes));
+                return Ok(());
+            }
+            MemberKind::File => self.file(path, &member, attributes)?,
+            MemberKind::Symlink(text) => {
+                if text.is_empty() || text.contains(&0) {
+                    return Err(Error::damaged(format_args!(
+                        "entry `{}` is a symbolic link to nowhere",
+                        Shown(path.as_bytes())
+                    )));
+                }
+                self.leading_out += u64::from(leads_out(path.as_bytes(), text));
+                self.tree.symlink(path, text, attributes)?;
+            }
+            MemberKind::HardLink(target) => {
+                let shown = Shown(path.as_bytes());
+                let target =
+                    SafePath::new(target).map_err(|e| e.context(format_args!("entry `{shown}` is a hard link")))?;
+                if target == *path || target.is_root() {
+                    return Err(Error::refused(format_args!(
+                        "entry `{shown}` is a hard link to itself or to the folder"
+                    )));
+                }
+                self.seen.check_above(&target)?;
+                self.links.push((path.clone(), target));
+            }
+            MemberKind::Special(what) => {
+                return Err(Error::refused(format_args!("entry `{}` is {what}", Shown(path.as_bytes())))
+                    .hint("only files, folders and links are unpacked"));
+            }
+        }
+        self.done.files += 1;
+        Ok(())
+    }
+
+    fn file(&mut self, path: &SafePath, member: &Member, attributes: Attributes) -> Result<()> {
+        let (folder, name) = path.split();
+        let folder = self.tree.folder(folder)?;
+        let (reader, writers) = (&mut self.reader, &mut *self.writers);
+        match &member.extents {
+            None if member.size <= Writers::SMALL => {
+                let len = usize::try_from(member.size).unwrap_or(0);
+                writers.small(&folder, path.as_bytes(), name.len(), attributes, len, |buf| reader.read_exact(buf))?;
+            }
+            None => {
+                let whole = [super::tar::Extent { offset: 0, len: member.size }];
+                let mut large = writers.large(&folder, path.as_bytes(), name.len(), attributes, member.size)?;
+                large.fill(&whole, |buf| reader.read_exact(buf), self.context)?;
+            }
+            Some(extents) => {
+                let mut large = writers.large(&folder, path.as_bytes(), name.len(), attributes, member.size)?;
+                large.fill(extents, |buf| reader.read_exact(buf), self.context)?;
+            }
+        }
+        self.context.progress.add(member.stored);
+        self.done.bytes += member.size;
+        Ok(())
+    }
+
+    /// Waits until everything handed out is on disk, then makes the hard links.
+    fn settle(&mut self) -> Result<()> {
+        self.writers.settle()?;
+        for (path, target) in self.links.drain(..) {
+            self.tree.hard_link(&path, &target)?;
+        }
+        Ok(())
+    }
+
+    fn finish_dirs(&mut self) -> Result<()> {
+        let mut dirs = std::mem::take(&mut self.dirs);
+        // Below before above: a folder may lose its owner's rights. Of the same folder twice, the later counts.
+        dirs.reverse();
+        dirs.sort_by(|(a, _), (b, _)| b.as_bytes().cmp(a.as_bytes()));
+        dirs.dedup_by(|(a, _), (b, _)| a == b);
+        for (path, attributes) in dirs {
+            self.tree.finish_dir(&path, attributes)?;
+        }
+        Ok(())
+    }
+
+    fn attributes(&self, member: &Member) -> Attributes {
+        let id = |id: u64| u32::try_from(id).unwrap_or(u32::MAX);
+        Attributes {
+            mode: member.mode,
+            mtime: member.mtime,
+            mtime_nanos: member.mtime_nanos,
+            owner: self.same_owner.then(|| (id(member.uid), id(member.gid))),
+        }
+    }
+}
+
+/// What kind of thing the archive made of each name, by a keyed hash of the name: 1,000,000 names take about 40 MB.
+#[derive(Default)]
+struct Seen {
+    hasher: RandomState,
+    kinds: HashMap<u64, u8>,
+    /// The folder whose ancestors were checked last.
+    checked: Vec<u8>,
+}
+
+impl Seen {
+    /// Notes a name; true when the same kind of thing had it before. Another kind, or something above that is no
+    /// folder, is refused.
+    fn note(&mut self, path: &SafePath, kind: &MemberKind) -> Result<bool> {
+        self.check_above(path)?;
+        let kind = match kind {
+            MemberKind::Dir => b'd',
+            MemberKind::File => b'f',
+            MemberKind::Symlink(_) => b'l',
+            MemberKind::HardLink(_) => b'h',
+            MemberKind::Special(_) => b's',
+        };
+        match self.kinds.insert(self.hasher.hash_one(path.as_bytes()), kind) {
+            None => Ok(false),
+            Some(b'd') if kind == b'd' => Ok(false),
+            Some(before) if before == kind => Ok(true),
+            Some(before) => {
+                let word = |kind| match kind {
+                    b'd' => "a folder",
+                    b'f' => "a file",
+                    b'l' => "a symbolic link",
+                    b'h' => "a hard link",
+                    _ => "something else",
+                };
+                Err(Error::refused(format_args!(
+                    "entry `{}` comes twice, as {} and as {}",
+                    Shown(path.as_bytes()),
+                    word(before),
+                    word(kind)
+                )))
+            }
+        }
+    }
+
+    /// Refuses a path below something that this archive made no folder.
+    fn check_above(&mut self, path: &SafePath) -> Result<()> {
+        let (folder, _) = path.split();
+        if folder.is_empty() || folder == self.checked {
+            return Ok(());
+        }
+        let ends = folder.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in ends.chain([folder.len()]) {
+            let above = &folder[..end];
+            if self.kinds.get(&self.hasher.hash_one(above)).is_some_and(|kind| *kind != b'd') {
+                return Err(Error::refused(format_args!(
+                    "entry `{}` lies below `{}`, which this archive made a file or a link",
+                    Shown(path.as_bytes()),
+                    Shown(above)
+                )));
+            }
+        }
+        self.checked = folder.to_vec();
+        Ok(())
+    }
+}

@@ -1,0 +1,317 @@
+//! Threads that create files.
+//!
+//! Small files travel in batches (bytes and names of a run of files in two reused buffers); a large file is taken by one
+//! writer, which receives its content in chunks over a channel of its own, since two writers on one inode are no faster.
+//! Queues are bounded: memory is a few MiB per writer, open folders at most a few hundred.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::tar::Extent;
+use super::tree::{Attributes, NewFile, umask};
+use crate::context::Context;
+use crate::error::{Error, Result};
+
+/// A batch is handed out when it holds this many bytes, files or folders.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_FILES: usize = 256;
+const BATCH_FOLDERS: usize = 32;
+/// Content of a large file travels in chunks of this size.
+const CHUNK: usize = 512 << 10;
+const CHUNKS: usize = 3;
+
+/// Files to be created together.
+#[derive(Default)]
+struct Batch {
+    files: Vec<Small>,
+    paths: Vec<u8>,
+    content: Vec<u8>,
+    folders: usize,
+}
+
+struct Small {
+    folder: Arc<OwnedFd>,
+    path_len: usize,
+    name_len: usize,
+    content_len: usize,
+    attributes: Attributes,
+}
+
+struct Large {
+    folder: Arc<OwnedFd>,
+    path: Vec<u8>,
+    name_len: usize,
+    attributes: Attributes,
+    size: u64,
+    chunks: Receiver<Chunk>,
+    spent: Sender<Vec<u8>>,
+}
+
+/// Bytes and where they go; `None` says that the file is complete.
+type Chunk = Option<(u64, Vec<u8>)>;
+
+enum Job {
+    Batch(Batch),
+    Large(Large),
+}
+
+/// What writers and their master share.
+#[derive(Default)]
+struct Shared {
+    failed: AtomicBool,
+    error: Mutex<Option<Error>>,
+    open_jobs: Mutex<usize>,
+    idle: Condvar,
+}
+
+impl Shared {
+    fn fail(&self, error: Error) {
+        self.failed.store(true, Ordering::SeqCst);
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Err(Error::failed("writing files failed")),
+        }
+    }
+
+    fn open(&self) {
+        *self.open_jobs.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    fn close(&self) {
+        let mut open = self.open_jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        *open -= 1;
+        if *open == 0 {
+            self.idle.notify_all();
+        }
+    }
+}
+
+/// The master's end.
+pub(super) struct Writers<'a> {
+    shared: &'a Shared,
+    jobs: Sender<Job>,
+    spent: Receiver<Batch>,
+    batch: Batch,
+}
+
+impl Writers<'_> {
+    /// Files up to this size travel in batches.
+    pub(super) const SMALL: u64 = 512 << 10;
+
+    /// Runs `work` with writers at hand; they end when it returns. The first error of either side is returned, and no
+    /// further file is created after it.
+    pub(super) fn with(context: &Context, work: impl FnOnce(&mut Writers<'_>) -> Result<()>) -> Result<()> {
+        let count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+        let shared = Shared::default();
+        let (jobs, queue) = crossbeam_channel::bounded::<Job>(count);
+        let (spent_sender, spent) = crossbeam_channel::unbounded();
+        let umask = umask();
+        thread::scope(|scope| {
+            for _ in 0..count {
+                let (queue, spent, shared) = (queue.clone(), spent_sender.clone(), &shared);
+                scope.spawn(move || {
+                    for job in queue {
+                        if !shared.failed.load(Ordering::Relaxed)
+                            && let Err(error) = context.cancel.check().and_then(|()| write(job, umask, &spent))
+                        {
+                            shared.fail(error);
+                        }
+                        shared.close();
+                    }
+                });
+            }
+            drop((queue, spent_sender));
+            let mut writers = Writers { shared: &shared, jobs, spent, batch: Batch::default() };
+            let result = work(&mut writers);
+            if result.is_err() {
+                shared.failed.store(true, Ordering::SeqCst);
+            }
+            result
+        })
+    }
+
+    /// Hands over a small file; `read` fills a buffer with its content.
+    pub(super) fn small(
+        &mut self,
+        folder: &Arc<OwnedFd>,
+        path: &[u8],
+        name_len: usize,
+        attributes: Attributes,
+        len: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let new_folder = self.batch.files.last().is_none_or(|last| !Arc::ptr_eq(&last.folder, folder));
+        let full = self.batch.content.len() + len > BATCH_BYTES
+            || self.batch.files.len() == BATCH_FILES
+            || new_folder && self.batch.folders == BATCH_FOLDERS;
+        if full {
+            self.flush()?;
+        }
+        let start = self.batch.content.len();
+        self.batch.content.resize(start + len, 0);
+        read(&mut self.batch.content[start..])?;
+        self.batch.paths.extend_from_slice(path);
+        self.batch.folders += usize::from(new_folder || self.batch.files.is_empty());
+        self.batch.files.push(Small {
+            folder: Arc::clone(folder),
+            path_len: path.len(),
+            name_len,
+            content_len: len,
+            attributes,
+        });
+        Ok(())
+    }
+
+    /// Hands over a large file, whose content follows through [`LargeFile::fill`].
+    pub(super) fn large(
+        &mut self,
+        folder: &Arc<OwnedFd>,
+        path: &[u8],
+        name_len: usize,
+        attributes: Attributes,
+        size: u64,
+    ) -> Result<LargeFile<'_>> {
+        let (chunks, chunk_receiver) = crossbeam_channel::bounded(CHUNKS);
+        let (spent_sender, spent) = crossbeam_channel::bounded(CHUNKS + 1);
+        self.send(Job::Large(Large {
+            folder: Arc::clone(folder),
+            path: path.to_vec(),
+            name_len,
+            attributes,
+            size,
+            chunks: chunk_receiver,
+            spent: spent_sender,
+        }))?;
+        Ok(LargeFile { shared: self.shared, chunks, spent, made: 0 })
+    }
+
+    /// Waits until everything handed over is on disk.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        self.flush()?;
+        let mut open = self.shared.open_jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        while *open > 0 {
+            open = self.shared.idle.wait(open).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(open);
+        self.shared.check()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.batch.files.is_empty() {
+            return Ok(());
+        }
+        let next = self.spent.try_recv().unwrap_or_default();
+        let batch = std::mem::replace(&mut self.batch, next);
+        self.send(Job::Batch(batch))
+    }
+
+    fn send(&mut self, job: Job) -> Result<()> {
+        self.shared.check()?;
+        self.shared.open();
+        self.jobs.send(job).map_err(|_| Error::failed("the writing threads stopped"))
+    }
+}
+
+/// A large file under way.
+pub(super) struct LargeFile<'a> {
+    shared: &'a Shared,
+    chunks: Sender<Chunk>,
+    spent: Receiver<Vec<u8>>,
+    made: usize,
+}
+
+impl LargeFile<'_> {
+    /// Sends the content of these extents and completes the file. When it fails in the middle, the file is removed.
+    pub(super) fn fill(
+        &mut self,
+        extents: &[Extent],
+        mut read: impl FnMut(&mut [u8]) -> Result<()>,
+        context: &Context,
+    ) -> Result<()> {
+        for extent in extents {
+            let mut at = 0;
+            while at < extent.len {
+                context.cancel.check()?;
+                let len = usize::try_from(extent.len - at).unwrap_or(CHUNK).min(CHUNK);
+                let mut chunk = self.chunk();
+                chunk.resize(len, 0);
+                read(&mut chunk)?;
+                self.send(Some((extent.offset + at, chunk)))?;
+                at += len as u64;
+            }
+        }
+        self.send(None)
+    }
+
+    fn chunk(&mut self) -> Vec<u8> {
+        if self.made <= CHUNKS {
+            self.made += 1;
+            return self.spent.try_recv().unwrap_or_default();
+        }
+        // The writer returns each chunk before it takes the next; when it failed, it is gone.
+        self.spent.recv().unwrap_or_default()
+    }
+
+    fn send(&self, chunk: Chunk) -> Result<()> {
+        if self.chunks.send(chunk).is_ok() {
+            return Ok(());
+        }
+        // The writer gave the file up; its reason is on its way.
+        while !self.shared.failed.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        self.shared.check()
+    }
+}
+
+fn write(job: Job, umask: u32, spent: &Sender<Batch>) -> Result<()> {
+    match job {
+        Job::Batch(mut batch) => {
+            let (mut path_at, mut content_at) = (0, 0);
+            for small in &batch.files {
+                let path = &batch.paths[path_at..path_at + small.path_len];
+                let content = &batch.content[content_at..content_at + small.content_len];
+                path_at += small.path_len;
+                content_at += small.content_len;
+                let name = &path[path.len() - small.name_len..];
+                let mut file = NewFile::create(&small.folder, path, name, small.attributes)?;
+                if !content.is_empty() {
+                    file.write(content)?;
+                }
+                file.finish(umask)?;
+            }
+            batch.files.clear();
+            batch.paths.clear();
+            batch.content.clear();
+            batch.folders = 0;
+            // Nobody needs it back when the archive has been read.
+            let _ = spent.send(batch);
+            Ok(())
+        }
+        Job::Large(large) => {
+            let name = &large.path[large.path.len() - large.name_len..];
+            let mut file = NewFile::create(&large.folder, &large.path, name, large.attributes)?;
+            for chunk in &large.chunks {
+                let Some((offset, bytes)) = chunk else {
+                    file.set_len(large.size)?;
+                    return file.finish(umask);
+                };
+                file.write_at(offset, &bytes)?;
+                let _ = large.spent.send(bytes);
+            }
+            // The content ended early: dropping the file removes it, and the reader reports why.
+            Ok(())
+        }
+    }
+}

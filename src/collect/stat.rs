@@ -1,0 +1,81 @@
+//! `lstat` for many names at once, relative to an open folder.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+
+use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
+
+use super::fileset::{FileSet, Kind, Name, Status};
+
+/// What a name turned out to be.
+#[derive(Debug)]
+pub(super) enum Found {
+    Entry(Status),
+    /// A socket, FIFO or device.
+    Special,
+    /// Why its status could not be read.
+    Unreadable(Errno),
+}
+
+/// Fewer names than this are not worth a second thread.
+const PER_THREAD: usize = 2000;
+
+/// Looks at all names, in their order. Uses several threads for many names.
+pub(super) fn look_at(root: BorrowedFd<'_>, set: &FileSet, names: &[Name]) -> Vec<Found> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores.min(names.len() / PER_THREAD).max(1);
+    if threads == 1 {
+        return names.iter().map(|name| look(root, set.name_of(*name))).collect();
+    }
+    let share = names.len().div_ceil(threads);
+    thread::scope(|scope| {
+        let parts: Vec<_> = names
+            .chunks(share)
+            .map(|part| scope.spawn(move || part.iter().map(|name| look(root, set.name_of(*name))).collect::<Vec<_>>()))
+            .collect();
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+fn look(root: BorrowedFd<'_>, name: &[u8]) -> Found {
+    let stat = match rustix::fs::statat(root, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(errno) => return Found::Unreadable(errno),
+    };
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Kind::Dir,
+        FileType::RegularFile => Kind::File,
+        FileType::Symlink => Kind::Symlink,
+        _ => return Found::Special,
+    };
+    let text = match kind {
+        Kind::Symlink => match rustix::fs::readlinkat(root.as_fd(), name, Vec::new()) {
+            Ok(text) => Some(text.into_bytes().into_boxed_slice()),
+            Err(errno) => return Found::Unreadable(errno),
+        },
+        _ => None,
+    };
+    Found::Entry(status(&stat, kind, text))
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "kernel fields within their documented range"
+)]
+fn status(stat: &Stat, kind: Kind, text: Option<Box<[u8]>>) -> Status {
+    let several_names = kind == Kind::File && stat.st_nlink > 1;
+    Status {
+        kind,
+        mode: (stat.st_mode & 0o7777) as u16,
+        mtime: stat.st_mtime as i64,
+        mtime_nanos: stat.st_mtime_nsec as u32,
+        size: if kind == Kind::File { stat.st_size as u64 } else { 0 },
+        text,
+        inode: several_names.then_some((stat.st_dev as u64, stat.st_ino as u64)),
+    }
+}

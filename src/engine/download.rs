@@ -1,0 +1,88 @@
+//! An artifact to files.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::{DownloadRequest, Outcome};
+use crate::archive::codec;
+use crate::archive::readahead::ReadAhead;
+use crate::archive::tree::{SafePath, Tree};
+use crate::archive::unpack::{Unpacked, unpack};
+use crate::artifact::Format;
+use crate::context::Context;
+use crate::error::{IoContext, Result, from_io};
+use crate::text::Shown;
+use crate::transport::Transport;
+
+/// Downloads an artifact and unpacks it (or places it, when it is a plain file). Blocks.
+pub fn download(request: &DownloadRequest, transport: &dyn Transport, context: &Context) -> Result<Outcome> {
+    let started = Instant::now();
+    let name = &request.name;
+    let format = name.format()?;
+    let download = transport.download(name, &request.pick)?;
+    let travelled = Arc::new(AtomicU64::new(0));
+    let reader = Box::new(Counting { inner: download.reader, count: Arc::clone(&travelled) });
+    let unpacked = if format == Format::Plain {
+        context.progress.expect(download.size.unwrap_or(0));
+        place(reader, name.as_str(), &request.into, context)
+    } else {
+        inflate(reader, &request.into, request.same_owner, context)
+    };
+    let unpacked = unpacked.map_err(|e| e.context(format_args!("downloading `{name}` ({})", download.from)))?;
+    Ok(Outcome {
+        files: unpacked.files,
+        content_bytes: unpacked.bytes,
+        artifact_bytes: travelled.load(Ordering::Relaxed),
+        took: started.elapsed(),
+        warnings: unpacked.warnings,
+        from: Some(download.from),
+        moved: true,
+    })
+}
+
+/// Unpacks an archive of any known compression below `into`. Blocks.
+pub fn inflate(input: Box<dyn Read + Send>, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
+    let decoded = codec::decode(input)?;
+    unpack(ReadAhead::new(decoded), into, same_owner, context)
+}
+
+/// Puts a plain file at its name below `into`: written beside its place, then renamed, following no link.
+fn place(mut reader: impl Read, name: &str, into: &Path, context: &Context) -> Result<Unpacked> {
+    let path = SafePath::new(name.as_bytes())?;
+    let mut tree = Tree::open(into)?;
+    let mut staged = tree.stage(&path)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        context.cancel.check()?;
+        let n = match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(from_io("cannot read the artifact", e)),
+        };
+        io::Write::write_all(staged.file(), &buffer[..n])
+            .or_fail(|| format!("cannot write `{}`", Shown(name.as_bytes())))?;
+        context.progress.add(n as u64);
+        bytes += n as u64;
+    }
+    staged.publish()?;
+    Ok(Unpacked { files: 1, bytes, warnings: Vec::new() })
+}
+
+/// Counts the bytes that travelled.
+struct Counting<R> {
+    inner: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.count.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}

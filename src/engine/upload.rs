@@ -1,0 +1,163 @@
+//! Files to an artifact.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use super::{IfEmpty, ListSource, Outcome, Selection, UploadRequest};
+use crate::archive::codec::{self, Codec};
+use crate::archive::pack;
+use crate::artifact::Format;
+use crate::collect::{self, FileSet, Globs, Kind, Source};
+use crate::context::Context;
+use crate::error::{Class, Error, IoContext, Result, from_io};
+use crate::text::{Count, Shown};
+use crate::transport::Transport;
+
+/// Packs the selected files and uploads them. Blocks. Nothing is published unless all went well.
+pub fn upload(request: &UploadRequest, transport: &dyn Transport, context: &Context) -> Result<Outcome> {
+    let started = Instant::now();
+    let name = &request.name;
+    let format = name.format()?;
+    let codec = Codec::new(format, request.level)?;
+    let selected = select(&request.selection, context)?;
+    let mut outcome = Outcome { warnings: selected.warnings, ..Outcome::default() };
+    let files = selected.files;
+    count(&files, &mut outcome);
+    if files.entries().is_empty() {
+        let nothing = format!("nothing was selected for `{name}`, so it was not uploaded");
+        match request.if_empty {
+            IfEmpty::Warn => outcome.warnings.push(nothing),
+            IfEmpty::Ignore => outcome.warnings.clear(),
+            IfEmpty::Error => {
+                let why = outcome.warnings.join("; ");
+                let error =
+                    Error::new(Class::NotThere, nothing).hint("check the globs or the list, or set if-empty to `warn`");
+                return Err(if why.is_empty() { error } else { error.caused_by(why) });
+            }
+        }
+        outcome.took = started.elapsed();
+        return Ok(outcome);
+    }
+    context.progress.expect(outcome.content_bytes);
+    let root = &request.selection.root;
+    let plain = (format == Format::Plain).then(|| single_file(&files, name.as_str())).transpose()?;
+    let mut upload = transport.upload(name)?;
+    outcome.artifact_bytes = match plain {
+        Some(path) => copy_file(root, &path, &mut *upload, context)?,
+        None => pack::pack(root, &files, codec, &mut *upload, context)?,
+    };
+    context.cancel.check()?;
+    upload.finish()?;
+    outcome.moved = true;
+    outcome.took = started.elapsed();
+    Ok(outcome)
+}
+
+/// Compresses a tar file (or what a reader gives) into the format that `format` names. Any known compression of the
+/// input is undone first. Returns the content's and the output's length.
+pub fn deflate(
+    input: Box<dyn Read + Send>,
+    format: Format,
+    level: Option<i32>,
+    out: &mut dyn Write,
+    context: &Context,
+) -> Result<(u64, u64)> {
+    let codec = Codec::new(format, level)?;
+    let decoded = codec::decode(input)?;
+    pack::compress(decoded, codec, out, context)
+}
+
+fn select(selection: &Selection, context: &Context) -> Result<collect::Selected> {
+    let globs = Globs::new(&selection.globs, &selection.exclude)?;
+    let list = selection.list.as_ref().map(|list| read_list(list, &selection.root)).transpose()?;
+    if list.is_none() && !globs.selects() {
+        return Err(Error::usage("no files are asked for").hint("give globs, or a list of paths with --files-from"));
+    }
+    let source = Source {
+        root: &selection.root,
+        globs: &globs,
+        list: list.as_ref().map(|(bytes, origin)| (bytes.as_slice(), origin.as_str())),
+        null_separated: selection.null_separated,
+    };
+    collect::select(&source, &context.cancel)
+}
+
+/// The bytes of a list, and what to call it.
+fn read_list(list: &ListSource, root: &Path) -> Result<(Vec<u8>, String)> {
+    match list {
+        ListSource::Stdin => {
+            let mut bytes = Vec::new();
+            io::stdin().lock().read_to_end(&mut bytes).or_fail(|| "cannot read the list from standard input")?;
+            Ok((bytes, "standard input".to_owned()))
+        }
+        ListSource::File(path) => {
+            let shown = Shown::path(path).to_string();
+            let bytes = std::fs::read(root.join(path)).map_err(|error| {
+                let class = if error.kind() == io::ErrorKind::NotFound { Class::Usage } else { Class::Failed };
+                Error::new(class, format_args!("cannot read the list `{shown}`"))
+                    .hint("the list is read from the working directory; make it before the upload")
+                    .caused_by(error)
+            })?;
+            Ok((bytes, shown))
+        }
+    }
+}
+
+fn count(files: &FileSet, outcome: &mut Outcome) {
+    let mut leading_out = 0;
+    for entry in files.entries() {
+        outcome.files += u64::from(entry.kind != Kind::Dir);
+        outcome.content_bytes += entry.size;
+        if entry.kind == Kind::Symlink {
+            leading_out += u64::from(collect::leads_out(files.name(entry), files.link_text(entry)));
+        }
+    }
+    if leading_out > 0 {
+        outcome.warnings.push(collect::links_warning(leading_out));
+    }
+}
+
+/// The path of the one file of a set, for an artifact that is no archive.
+fn single_file(files: &FileSet, name: &str) -> Result<Vec<u8>> {
+    let not_one = |what: String| {
+        Error::usage(format_args!(
+            "`{name}` has no archive suffix, so it is one file sent as it is, but {what} selected"
+        ))
+        .hint("name it .tar.lz4, .tar.zst, .tar.gz or .tar to pack several files")
+    };
+    let mut others = files.entries().iter().filter(|entry| entry.kind != Kind::Dir);
+    match (others.next(), others.next()) {
+        (Some(one), None) if one.kind == Kind::File => Ok(files.name(one).to_vec()),
+        (Some(_), None) => Err(not_one("a symbolic link is".to_owned())),
+        (None, _) => Err(not_one("only folders are".to_owned())),
+        (Some(_), Some(_)) => Err(not_one(format!("{} are", Count(2 + others.count() as u64, "file")))),
+    }
+}
+
+fn copy_file(root: &Path, path: &[u8], out: &mut dyn Write, context: &Context) -> Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let shown = Shown(path).to_string();
+    let reading = || format!("cannot read `{shown}`");
+    let mut file = File::open(root.join(std::ffi::OsStr::from_bytes(path))).or_fail(reading)?;
+    let before = file.metadata().or_fail(reading)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut total = 0;
+    loop {
+        context.cancel.check()?;
+        let n = file.read(&mut buffer).or_fail(reading)?;
+        if n == 0 {
+            break;
+        }
+        out.write_all(&buffer[..n]).map_err(|e| from_io("cannot write the artifact", e))?;
+        context.progress.add(n as u64);
+        total += n as u64;
+    }
+    let after = file.metadata().or_fail(reading)?;
+    if total != before.len() || after.len() != before.len() || after.modified().ok() != before.modified().ok() {
+        return Err(Error::new(Class::Changed, format_args!("`{shown}` changed while it was uploaded"))
+            .hint("make sure that nothing writes to this file while it is uploaded, and try again"));
+    }
+    Ok(total)
+}
