@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | what they do |
 //! |---|---|---|
-//! | ground | [`error`], [`text`], [`cancel`], [`artifact`] | classes of failure, words for people, stopping, names |
+//! | ground | [`error`], [`text`], [`cancel`], [`artifact`], [`location`] | classes of failure, words for people, stopping, names, places |
 //! | formats | [`collect`], [`archive`] | patterns and lists to a file set; file set to archive bytes and back |
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
 //! | engine | [`engine`] | one upload, one download |
@@ -19,6 +19,7 @@ pub mod commands;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod location;
 pub mod report;
 pub mod text;
 pub mod transport;
