@@ -17,7 +17,7 @@
 //! A hook exports nothing: it is a process of its own, and its caller ignores all but its status.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -30,7 +30,7 @@ use crate::config::plugin::{PluginConfig, PluginDownload, PluginUpload};
 use crate::engine::{self, Context, DownloadRequest, Outcome, Progress, UploadRequest};
 use crate::error::{Class, Error, Result};
 use crate::report::{Report, Severity, Verb};
-use crate::transport::Transport;
+use crate::transport::{self, Transport};
 
 /// How many artifacts of a block move at the same time.
 pub const AT_ONCE: usize = 8;
@@ -56,7 +56,7 @@ pub trait Mover: Sync {
     fn download(&self, request: &DownloadRequest, context: &Context) -> Result<Outcome>;
 }
 
-impl Mover for Box<dyn Transport> {
+impl Mover for Arc<dyn Transport> {
     fn place(&self) -> String {
         self.as_ref().place()
     }
@@ -72,12 +72,12 @@ impl Mover for Box<dyn Transport> {
 ///
 /// Everything is reported, errors included; the result is the exit status of the process.
 pub fn run(phase: Phase, env: &Env, cancel: &Cancel, report: &Report) -> u8 {
-    let open = || Ok(Box::new(open_transport(env)?) as Box<dyn Mover>);
+    let open = || Ok(Box::new(open_transport(env, cancel)?) as Box<dyn Mover>);
     Hook { env, cancel, report, open: &open }.run(phase)
 }
 
-fn open_transport(_env: &Env) -> Result<Box<dyn Transport>> {
-    Err(Error::new(Class::Unavailable, "no transport yet"))
+fn open_transport(env: &Env, cancel: &Cancel) -> Result<Arc<dyn Transport>> {
+    transport::open(&transport::location(env)?, env, cancel)
 }
 
 /// One run of a hook, with everything it needs from outside.

@@ -52,7 +52,7 @@ pub(super) fn of_build(
         ("BUILDKITE_REPO", tree.root.display().to_string()),
         ("BUILDKITE_RETRY_COUNT", "0".into()),
         ("BUILDKITE_SOURCE", "ui".into()),
-        ("MONOFO_ARTIFACTS", format!("file://{}", folder("artifacts"))),
+        ("MONOFO_ARTIFACTS", file_url(&folder("artifacts"))),
         ("MONOFO_BIN", program.display().to_string()),
         ("MONOFO_CACHE_DIR", folder("cache")),
         ("MONOFO_DESYNC_CACHE", folder("chunk-cache")),
@@ -108,6 +108,10 @@ fn is_inherited(name: &str) -> bool {
     !name.starts_with("BUILDKITE") && !ours && !GIT_LOCATIONS.contains(&name)
 }
 
+fn file_url(path: &str) -> String {
+    format!("file://{}", path.replace('%', "%25").replace('?', "%3F").replace('#', "%23"))
+}
+
 fn slug(root: &Path) -> String {
     let name = root.file_name().unwrap_or_default().to_string_lossy();
     let slug: String =
@@ -143,11 +147,11 @@ mod tests {
             ("GIT_DIR", "/elsewhere"),
         ]);
         let tree = WorkingTree { root: "/some/My Repo".into(), git: false };
-        let variables = of_build(&env, &tree, Path::new("/scratch"), Path::new("/bin/monofo")).unwrap();
+        let variables = of_build(&env, &tree, Path::new("/scratch#%"), Path::new("/bin/monofo")).unwrap();
         for (name, value) in [
             ("PATH", Some("/bin")),
             ("BUILDKITE_AGENT_ACCESS_TOKEN", None),
-            ("MONOFO_ARTIFACTS", Some("file:///scratch/artifacts")),
+            ("MONOFO_ARTIFACTS", Some("file:///scratch%23%25/artifacts")),
             ("MONOFO_REMOTE", None),
             ("MONOFO_ARTIFACT_X_SKIP", Some("1")),
             ("GIT_DIR", None),

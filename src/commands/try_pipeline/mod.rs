@@ -64,7 +64,10 @@ pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
     let program = std::env::current_exe().or_fail(|| "finding this program's own file")?;
     let scratch = Scratch::new(env, request.keep)?;
     let place = scratch.path().to_path_buf();
-    let variables = environment::of_build(env, &tree, &place, &program)?;
+    let mut variables = environment::of_build(env, &tree, &place, &program)?;
+    if request.verbose {
+        variables.insert("MONOFO_VERBOSE".into(), "1".into());
+    }
 
     let file = Shown::path(&request.pipeline).to_string();
     let pipeline = pipeline::read(&text, &variables).map_err(|mistakes| tell(&log, &file, &mistakes))?;
@@ -114,7 +117,7 @@ impl<'a> Trial<'a> {
             match step {
                 Step::Wait { continue_on_failure } => {
                     stopped &= !continue_on_failure;
-                    self.log.detail("wait: nothing to do, steps run one after another");
+                    self.log.line("--- wait: nothing to wait for, steps run one after another");
                 }
                 Step::PassedOver { kind, label } => {
                     let label = label.as_deref().map(|label| format!(" `{}`", Shown(label.as_bytes())));
