@@ -17,8 +17,8 @@
 //! A hook exports nothing: it is a process of its own, and its caller ignores all but its status.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::artifact::ArtifactName;
