@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ignore::WalkBuilder;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
-use std::os::unix::fs::MetadataExt;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, IoContext, Result};
@@ -67,7 +68,7 @@ impl WorkingTree {
         let ignored = ["ls-files", "-z", "--cached", "--ignored", "--exclude-standard"];
         for name in self.ask_git(&ignored).unwrap_or_default().split(|byte| *byte == 0) {
             let name = Path::new(OsStr::from_bytes(name));
-            if !name.as_os_str().is_empty() && self.root.join(name).symlink_metadata().is_ok() {
+            if !name.as_os_str().is_empty() {
                 copy.file(name)?;
             }
         }
@@ -112,11 +113,15 @@ impl Copy<'_> {
     }
 
     fn file(&mut self, relative: &Path) -> Result<()> {
+        let (from, into) = (self.from.join(relative), self.into.join(relative));
+        let facts = match from.symlink_metadata() {
+            // People edit while steps run; what vanished since it was listed might as well not have been there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            facts => facts.or_fail(|| copying(relative))?,
+        };
         if let Some(parent) = relative.parent() {
             self.folder(parent)?;
         }
-        let (from, into) = (self.from.join(relative), self.into.join(relative));
-        let facts = from.symlink_metadata().or_fail(|| copying(relative))?;
         if facts.is_symlink() {
             let target = fs::read_link(&from).or_fail(|| copying(relative))?;
             std::os::unix::fs::symlink(target, &into).or_fail(|| copying(relative))?;
@@ -133,7 +138,7 @@ impl Copy<'_> {
     /// Folders get their modes and times last: a read-only one could not be filled, and filling changes the time.
     fn finish(self) -> Result<u64> {
         for relative in self.folders.iter().rev() {
-            let facts = self.from.join(relative).symlink_metadata().or_fail(|| copying(relative))?;
+            let Ok(facts) = self.from.join(relative).symlink_metadata() else { continue };
             let into = self.into.join(relative);
             fs::set_permissions(&into, facts.permissions()).or_fail(|| copying(relative))?;
             keep_time(&into, &facts).or_fail(|| copying(relative))?;

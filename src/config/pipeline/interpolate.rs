@@ -86,6 +86,14 @@ impl<'a> Reader<'a> {
         Some(self.take_while(|c| c.is_alphanumeric() || c == '_'))
     }
 
+    /// The value, or else the text up to the closing brace. A text that is not needed may ask for what is not set.
+    fn default(&mut self, value: Option<String>, lookup: Lookup<'_>) -> Result<String, String> {
+        match value {
+            Some(value) => self.expression(true, &|_| Some(String::new())).map(|_| value),
+            None => self.expression(true, lookup),
+        }
+    }
+
     /// What follows `${`, the closing brace included.
     fn braces(&mut self, lookup: Lookup<'_>) -> Result<String, String> {
         let start = self.rest();
@@ -98,12 +106,10 @@ impl<'a> Reader<'a> {
             value.unwrap_or_default()
         } else if rest.starts_with(":-") {
             self.skip(2);
-            let default = self.expression(true, lookup)?;
-            value.filter(|value| !value.is_empty()).unwrap_or(default)
+            self.default(value.filter(|value| !value.is_empty()), lookup)?
         } else if rest.starts_with('-') {
             self.skip(1);
-            let default = self.expression(true, lookup)?;
-            value.unwrap_or(default)
+            self.default(value, lookup)?
         } else if rest.starts_with('?') {
             self.skip(1);
             let message = self.expression(true, lookup)?;
@@ -174,6 +180,7 @@ mod tests {
             ("${NONE:-}", ""),
             ("${NONE:-${B_2}} ${NONE:-x${NONE:-y}z}", "beta xyz"),
             ("${A?must be set}", "alpha"),
+            ("${A:-${NONE?not asked for}} ${A-$$}", "alpha alpha"),
             ("${A:1} ${A:1:2} ${A: -2} ${A:0:-1} ${A:9} ${A:-2}", "lpha lp ha alph  alpha"),
             ("$$A \\$A $${A} \\${A}", "$A $A ${A} ${A}"),
             ("$(date) $1 $? $_x 5$", "$(date) $1 $? $_x 5$"),
@@ -196,6 +203,7 @@ mod tests {
             ("${NONE?}", "$NONE: not set"),
             ("${NONE:?set it}", "`${NONE?message}`"),
             ("${A:x}", "whole numbers"),
+            ("${NONE:-${NONE?asked for}}", "$NONE: asked for"),
         ] {
             let message = interpolate(text, &lookup).unwrap_err();
             assert!(message.contains(part), "{text}: {message}");
