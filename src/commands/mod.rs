@@ -1,1 +1,4 @@
 //! One module per verb: build the request, run the engine, report.
+
+mod grace;
+pub mod hook;

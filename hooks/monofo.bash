@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Finds the binary and hands over to it. All rules live in the binary; this file only looks for it.
+#
+# The agent sources a hook in a shell of its own and carries what it exports, and the folder it leaves behind, over to
+# the command. So nothing here exports, and every change of folder happens in a subshell.
+
+monofo_root="$(CDPATH='' cd -- "${BASH_SOURCE[0]%/*}/.." && pwd)"
+
+monofo_say() {
+  printf '%s\n' "$*" >&2
+}
+
+# Sets monofo_binary and monofo_how to a binary that is there already; fails when there is none.
+monofo_find() {
+  if [[ -n "${MONOFO_BIN:-}" ]]; then
+    monofo_binary="$MONOFO_BIN" monofo_how="MONOFO_BIN"
+    # Whoever names a binary wants that one and no other.
+    monofo_is_program "$MONOFO_BIN"
+  elif monofo_is_program "$monofo_root/bin/monofo"; then
+    monofo_binary="$monofo_root/bin/monofo" monofo_how="the plugin's bin folder"
+  elif monofo_binary="$(type -P monofo)"; then
+    monofo_how="PATH"
+  else
+    return 1
+  fi
+}
+
+monofo_is_program() {
+  [[ -f "$1" && -x "$1" ]]
+}
+
+# Builds the binary in the plugin's folder, which the agent keeps between jobs. Two jobs may build at once: cargo lets
+# one wait for the other, and the result appears by a rename, so that a half-written file is never run. Everything is
+# named explicitly and done in the plugin's folder, since the job's own cargo and rustup settings are not meant for us.
+monofo_build() {
+  local staged="$monofo_root/bin/.monofo.$$.$RANDOM"
+  monofo_say "~~~ monofo: building the plugin's binary, once for this agent"
+  if (
+    cd "$monofo_root" &&
+      cargo build --release --locked --bin monofo --target-dir "$monofo_root/target" &&
+      mkdir -p bin &&
+      cp target/release/monofo "$staged" &&
+      chmod 755 "$staged" &&
+      mv -f "$staged" bin/monofo
+  ) </dev/null >&2; then
+    monofo_binary="$monofo_root/bin/monofo" monofo_how="cargo build"
+    return 0
+  fi
+  rm -f "$staged"
+  return 1
+}
+
+monofo_explain() {
+  monofo_say "^^^ +++"
+  monofo_say "error: cannot find the monofo binary; looked at"
+  monofo_say "  1. MONOFO_BIN: ${MONOFO_BIN:-not set}${MONOFO_BIN:+ (not an executable file)}"
+  if [[ -z "${MONOFO_BIN:-}" ]]; then
+    monofo_say "  2. $monofo_root/bin/monofo: not an executable file"
+    monofo_say "  3. PATH: no monofo on it"
+    monofo_say "  4. cargo build in $monofo_root: $1"
+    monofo_say "hint: install monofo on the agent's PATH, set MONOFO_BIN to it, or install Rust so that it can be built"
+  else
+    monofo_say "  2. to 4. (the plugin's bin folder, PATH, cargo build): not tried, since MONOFO_BIN is set"
+    monofo_say "hint: correct MONOFO_BIN, or unset it"
+  fi
+}
+
+# Runs one hook of the binary. Its status is the hook's status; 2 when there is no binary.
+monofo_hook() {
+  local monofo_binary="" monofo_how="" status=0
+  if ! monofo_find; then
+    if [[ -n "${MONOFO_BIN:-}" ]]; then
+      monofo_explain ""
+      return 2
+    elif ! type -P cargo >/dev/null; then
+      monofo_explain "no cargo on PATH"
+      return 2
+    elif ! monofo_build; then
+      monofo_explain "failed, see above"
+      return 2
+    fi
+  fi
+  case "${MONOFO_VERBOSE:-}" in
+    "" | 0 | false) ;;
+    *) monofo_say "monofo: using $monofo_binary (found by $monofo_how)" ;;
+  esac
+  # A signal goes to the whole process group. Bash must outlive the binary, which stops cleanly by itself, or the agent
+  # would go on while it still cleans up.
+  trap ':' INT TERM
+  "$monofo_binary" hook "$1" </dev/null || status=$?
+  trap - INT TERM
+  return "$status"
+}
+
+# Runs pre-exit with a binary that is there already, and succeeds whatever happens.
+monofo_clean_up() {
+  local monofo_binary="" monofo_how=""
+  if monofo_find; then
+    "$monofo_binary" hook pre-exit </dev/null || true
+  fi
+}

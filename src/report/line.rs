@@ -1,0 +1,36 @@
+//! The words of one line.
+
+use crate::engine::Outcome;
+use crate::report::Verb;
+use crate::text::{Bytes, Count, Shown, Took};
+
+/// `a.tar.lz4: 89,339 files, 635 MB to 182 MB (29 %), 1.3 s, 488 MB/s`; the rate counts the bytes of the files.
+pub(super) fn outcome(verb: Verb, name: &str, outcome: &Outcome) -> String {
+    let (content, artifact) = (outcome.content_bytes, outcome.artifact_bytes);
+    let (from, to) = if verb.makes_artifact() { (content, artifact) } else { (artifact, content) };
+    let mut line = format!("{name}: {}, {} to {}", Count(outcome.files, "file"), Bytes(from), Bytes(to));
+    if content > 0 {
+        line.push_str(&format!(" ({:.0} %)", artifact as f64 * 100.0 / content as f64));
+    }
+    line.push_str(&format!(", {}", Took(outcome.took)));
+    let seconds = outcome.took.as_secs_f64();
+    if seconds > 0.0 && content > 0 {
+        line.push_str(&format!(", {}/s", Bytes((content as f64 / seconds) as u64)));
+    }
+    line
+}
+
+/// Text whose control characters are escaped. A line break stays one, but what follows is indented, so that it cannot
+/// pass for a line of ours or a log group of the agent's. Backslashes stay as they are: names in messages are escaped
+/// already.
+pub(super) fn clean(text: &str) -> String {
+    let escaped = |line: &str| -> String {
+        line.split('\\').map(|part| Shown(part.as_bytes()).to_string()).collect::<Vec<_>>().join("\\")
+    };
+    let lines: Vec<String> = text.trim_end_matches('\n').split('\n').map(escaped).collect();
+    let text = lines.join("\n  ");
+    match ["---", "+++", "~~~", "^^^"].iter().any(|group| text.starts_with(group)) {
+        true => format!("  {text}"),
+        false => text,
+    }
+}

@@ -1,0 +1,78 @@
+//! What happened, as one JSON document.
+
+use serde_json::{Value, json};
+
+use crate::engine::Outcome;
+use crate::error::{Class, Error};
+use crate::report::Severity;
+
+/// Collects what is reported. The keys of the document are documented at [`Report::finish`](super::Report::finish).
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    artifacts: Vec<Value>,
+    warnings: Vec<String>,
+    error: Option<Value>,
+}
+
+impl Summary {
+    pub(super) fn outcome(&mut self, name: &str, outcome: &Outcome) {
+        let result = if outcome.moved { "done" } else { "empty" };
+        self.artifacts.push(artifact(name, result, outcome, Value::Null));
+    }
+
+    pub(super) fn skipped(&mut self, name: &str, why: &str) {
+        let outcome = Outcome { warnings: vec![why.to_owned()], ..Outcome::default() };
+        self.artifacts.push(artifact(name, "skipped", &outcome, Value::Null));
+    }
+
+    pub(super) fn failure(&mut self, name: &str, error: &Error, severity: Severity) {
+        let result = if severity == Severity::Error { "failed" } else { "warned" };
+        self.artifacts.push(artifact(name, result, &Outcome::default(), describe(error)));
+    }
+
+    pub(super) fn warning(&mut self, text: &str) {
+        self.warnings.push(text.to_owned());
+    }
+
+    pub(super) fn error(&mut self, error: &Error) {
+        self.error = Some(describe(error));
+    }
+
+    pub(super) fn document(&self, command: Option<&str>, status: u8) -> Value {
+        json!({
+            "command": command,
+            "status": status,
+            "warnings": self.warnings,
+            "error": self.error,
+            "artifacts": self.artifacts,
+        })
+    }
+}
+
+fn artifact(name: &str, result: &str, outcome: &Outcome, error: Value) -> Value {
+    json!({
+        "name": name,
+        "result": result,
+        "files": outcome.files,
+        "content_bytes": outcome.content_bytes,
+        "artifact_bytes": outcome.artifact_bytes,
+        "seconds": (outcome.took.as_secs_f64() * 1000.0).round() / 1000.0,
+        "from": outcome.from,
+        "warnings": outcome.warnings,
+        "error": error,
+    })
+}
+
+fn describe(error: &Error) -> Value {
+    let class = match error.class() {
+        Class::Failed => "failed",
+        Class::Usage => "usage",
+        Class::NotThere => "not-there",
+        Class::Changed => "changed",
+        Class::Refused => "refused",
+        Class::Damaged => "damaged",
+        Class::Unavailable => "unavailable",
+        Class::Interrupted { .. } => "interrupted",
+    };
+    json!({ "class": class, "message": error.chain(), "hint": error.next_step() })
+}
