@@ -4,22 +4,24 @@
 //!
 //! | layer | modules | what they do |
 //! |---|---|---|
-//! | ground | [`error`], [`text`], [`cancel`], [`context`], [`artifact`] | classes of failure, words for people, stopping and counting, names |
+//! | ground | [`error`], [`text`], [`cancel`], [`context`], [`artifact`], [`location`] | classes of failure, words for people, stopping and counting, names, places |
 //! | formats | [`collect`], [`archive`] | patterns and lists to a file set; file set to archive bytes and back |
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
 //! | engine | [`engine`] | one upload, one download |
 //! | configuration | [`config`] | environment and plugin configuration to requests |
-//! | edge | [`commands`], [`report`] | command line, hooks, what people see |
+//! | edge | [`cli`], [`commands`], [`report`] | command line, hooks, what people see |
 
 pub mod archive;
 pub mod artifact;
 pub mod cancel;
+pub mod cli;
 pub mod collect;
 pub mod commands;
 pub mod config;
 pub mod context;
 pub mod engine;
 pub mod error;
+pub mod location;
 pub mod report;
 pub mod text;
 pub mod transport;

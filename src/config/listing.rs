@@ -30,8 +30,10 @@ pub fn find(env: &Env) -> Result<Listing> {
         return Ok(Listing { configuration: or_empty(parse(CONFIGURATION, text)?), warning: None });
     }
     let Some(text) = env.text(PLUGINS) else {
-        return Err(Error::usage(format_args!("no plugin configuration: neither {CONFIGURATION} nor {PLUGINS} is set"))
-            .hint("hooks are run by the Buildkite agent; to try a pipeline here, use `monofo try PIPELINE.yml`"));
+        return Err(Error::usage(format_args!(
+            "no plugin configuration: neither {CONFIGURATION} nor {PLUGINS} is set"
+        ))
+        .hint("hooks are run by the Buildkite agent; to try a pipeline here, use `monofo try PIPELINE.yml`"));
     };
     choose(ours(&parse(PLUGINS, text)?))
 }

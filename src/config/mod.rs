@@ -8,3 +8,4 @@ pub mod fields;
 pub mod listing;
 pub mod mistakes;
 pub mod plugin;
+pub mod switches;

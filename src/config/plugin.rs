@@ -20,6 +20,7 @@ use crate::artifact::ArtifactName;
 use crate::config::env::Env;
 use crate::config::fields::{self, Fields};
 use crate::config::mistakes::{At, Mistakes};
+use crate::config::switches::Switches;
 use crate::engine::{DownloadRequest, IfEmpty, ListSource, Selection, UploadRequest};
 use crate::error::Result;
 use crate::transport::Pick;
@@ -200,9 +201,9 @@ fn download(value: &Value, at: &At, env: &Env, mistakes: &mut Mistakes) -> Optio
                 mistakes.add(at, "has no `name`, expected the name of an artifact");
             }
             step = fields.take(&["step"], mistakes).and_then(|(at, value)| fields::text(value, &at, mistakes));
-            build = fields.take(&["build"], mistakes).and_then(|(at, value)| {
-                fields::text(value, &at, mistakes).and_then(|id| build_id(&id, &at, mistakes))
-            });
+            build = fields
+                .take(&["build"], mistakes)
+                .and_then(|(at, value)| fields::text(value, &at, mistakes).and_then(|id| build_id(&id, &at, mistakes)));
             into = fields.take(&["into"], mistakes).and_then(|(at, value)| {
                 fields::text(value, &at, mistakes).and_then(|path| below(&path, &at, mistakes).then(|| tidy(&path)))
             });
@@ -230,25 +231,6 @@ fn download(value: &Value, at: &At, env: &Env, mistakes: &mut Mistakes) -> Optio
             same_owner: false,
         },
     })
-}
-
-/// What the `MONOFO_ARTIFACT_<NAME>_…` variables say about one artifact.
-struct Switches {
-    skip: bool,
-    soft_fail: Option<bool>,
-    build: Option<(String, String)>,
-}
-
-impl Switches {
-    fn of(name: &ArtifactName, env: &Env) -> Self {
-        let variable = |what: &str| format!("MONOFO_ARTIFACT_{}_{what}", name.variable());
-        let (soft_fail, build) = (variable("SOFT_FAIL"), variable("BUILD_ID"));
-        Switches {
-            skip: env.switch(&variable("SKIP")),
-            soft_fail: env.text(&soft_fail).map(|_| env.switch(&soft_fail)),
-            build: env.text(&build).filter(|_| env.switch(&build)).map(|id| (build.clone(), id.to_owned())),
-        }
-    }
 }
 
 fn artifact_name(name: &str, at: &At, mistakes: &mut Mistakes) -> Option<ArtifactName> {
@@ -341,7 +323,8 @@ fn tidy(path: &str) -> PathBuf {
 
 /// A build id becomes part of a place in a bucket or folder, so it may be no path.
 fn build_id(id: &str, at: &At, mistakes: &mut Mistakes) -> Option<String> {
-    let fine = id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && Path::new(id).file_name().is_some();
+    let fine =
+        id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && Path::new(id).file_name().is_some();
     if !fine {
         mistakes.unexpected(at, &Value::String(id.to_owned()), "the id of a build (letters, digits, `-`, `_`, `.`)");
     }

@@ -64,10 +64,16 @@ fn null_options_are_absent_but_a_null_upload_is_a_mistake() {
 #[test]
 fn mistakes_name_place_find_and_expectation() {
     for (configuration, expected) in [
-        (json!({"upload": {"a.tar": {"globs": ["x", 3]}}}), r#"`upload["a.tar"].globs[1]`: found `3`, expected a glob"#),
+        (
+            json!({"upload": {"a.tar": {"globs": ["x", 3]}}}),
+            r#"`upload["a.tar"].globs[1]`: found `3`, expected a glob"#,
+        ),
         (json!({"upload": ["a"]}), "`upload`: found a list, expected a map"),
         (json!({"uploads": {}}), "`uploads`: unknown key"),
-        (json!({"upload": {"a.tar": {"globs": "x", "when": "later"}}}), "expected one of `success`, `failure`, `always`"),
+        (
+            json!({"upload": {"a.tar": {"globs": "x", "when": "later"}}}),
+            "expected one of `success`, `failure`, `always`",
+        ),
         (json!({"upload": {"a.tar": {"globs": "x", "soft-fail": "yes"}}}), "found the text `yes`, expected `true`"),
         (json!({"upload": {"a.tar": {"globs": "x", "null": true}}}), "there is no `filesFrom`"),
         (json!({"upload": {"a.tar": {"filesFrom": "-"}}}), "found `-`, expected a file"),

@@ -54,7 +54,8 @@ fn a_job_sees_a_group_and_a_line_per_artifact() {
 
 #[test]
 fn every_verb_has_its_participle() {
-    for (verb, word) in [(Verb::Upload, "uploading 1"), (Verb::Deflate, "deflating 1"), (Verb::Inflate, "inflating 1")] {
+    for (verb, word) in [(Verb::Upload, "uploading 1"), (Verb::Deflate, "deflating 1"), (Verb::Inflate, "inflating 1")]
+    {
         let (report, _, err) = report(Style::Job, Verbosity::Normal);
         report.begin_block(verb, 1);
         assert_eq!(err.text(), format!("~~~ monofo: {word} artifact\n"));

@@ -1,0 +1,176 @@
+//! The environment into a client for a bucket: credentials by the usual chains, endpoint, region, retries.
+//!
+//! S3, first found: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` · `S3_ACCESS_KEY` and `S3_SECRET_KEY` · a web
+//! identity (`AWS_WEB_IDENTITY_TOKEN_FILE`, `AWS_ROLE_ARN`) · the profile `AWS_PROFILE` or `default` · the container's or
+//! the machine's role. GCS: `GOOGLE_APPLICATION_CREDENTIALS` and the other `GOOGLE_…` names of `object_store`, gcloud's
+//! own file, the machine's account; none with `STORAGE_EMULATOR_HOST`.
+
+use std::sync::Arc;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
+
+use super::Limits;
+use super::errors::{Kind, Place};
+use super::profile::Profile;
+use super::watch::Watch;
+use crate::config::env::Env;
+use crate::error::{Error, Result};
+use crate::location::Bucket;
+use crate::transport::secrets::Secrets;
+
+/// A client for an S3 bucket.
+pub(super) fn s3(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn ObjectStore>, Place)> {
+    let mut builder = AmazonS3Builder::new()
+        .with_client_options(client_options(limits))
+        .with_retry(retry(limits))
+        .with_http_connector(Watch::new(limits));
+    for (name, value) in env.iter().filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty()) {
+        if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let mut has_keys = env.text("AWS_ACCESS_KEY_ID").is_some() || env.text("AWS_SECRET_ACCESS_KEY").is_some();
+    if let (false, Some(id), Some(secret)) = (has_keys, env.text("S3_ACCESS_KEY"), env.text("S3_SECRET_KEY")) {
+        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+        has_keys = true;
+    }
+    let has_identity = env.text("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() && env.text("AWS_ROLE_ARN").is_some();
+    let profile = Profile::of(env, !has_keys && !has_identity)?;
+    if let Some(keys) = profile.keys {
+        builder = builder.with_access_key_id(keys.id).with_secret_access_key(keys.secret);
+        if let Some(token) = keys.token {
+            builder = builder.with_token(token);
+        }
+    }
+    let region = ["AWS_REGION", "AWS_DEFAULT_REGION", "S3_REGION"].iter().find_map(|name| env.text(name));
+    let region = region.map(str::to_owned).or(profile.region).unwrap_or_else(|| "us-east-1".to_owned());
+    builder = builder.with_region(&region).with_bucket_name(&bucket.name);
+
+    let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].iter().find_map(|name| env.text(name));
+    let endpoint = endpoint.map(str::to_owned).or(profile.endpoint);
+    if let Some(endpoint) = &endpoint {
+        check_address("AWS_ENDPOINT_URL", endpoint)?;
+        builder = builder.with_endpoint(endpoint);
+        if endpoint.starts_with("http://") {
+            builder = builder.with_allow_http(true);
+        }
+    }
+    let place = Place {
+        kind: Kind::S3,
+        bucket: bucket.name.clone(),
+        shown: format!("s3://{bucket}"),
+        endpoint: endpoint.unwrap_or_else(|| format!("s3.{region}.amazonaws.com")),
+        secrets: Secrets::of(env),
+    };
+    let store = builder.build().map_err(|error| misconfigured(&place, &error))?;
+    Ok((Arc::new(store), place))
+}
+
+/// A client for a Google Cloud Storage bucket.
+pub(super) fn gs(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn ObjectStore>, Place)> {
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_client_options(client_options(limits).with_allow_http(true))
+        .with_retry(retry(limits))
+        .with_http_connector(Watch::new(limits));
+    if let Some(path) = env.text("SERVICE_ACCOUNT") {
+        builder = builder.with_service_account_path(path);
+    }
+    for (name, value) in env.iter().filter(|(name, value)| name.starts_with("GOOGLE_") && !value.is_empty()) {
+        if let Ok(key) = name.to_ascii_lowercase().parse::<GoogleConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let mut endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
+    if let Some(host) = env.text("STORAGE_EMULATOR_HOST") {
+        let address = if host.contains("://") { host.to_owned() } else { format!("http://{host}") };
+        let address = address.trim_end_matches('/').to_owned();
+        check_address("STORAGE_EMULATOR_HOST", &address)?;
+        // An empty token keeps the machine's own credentials from being looked for, or sent.
+        builder = builder.with_base_url(&address).with_bearer_token("").with_skip_signature(true);
+        endpoint = Some(address);
+    }
+    let place = Place {
+        kind: Kind::Gs,
+        bucket: bucket.name.clone(),
+        shown: format!("gs://{bucket}"),
+        endpoint: endpoint.unwrap_or_else(|| "storage.googleapis.com".to_owned()),
+        secrets: Secrets::of(env),
+    };
+    let store = builder.with_bucket_name(&bucket.name).build().map_err(|error| misconfigured(&place, &error))?;
+    Ok((Arc::new(store), place))
+}
+
+/// No limit on a whole request: `watch` and the readers limit silence instead.
+fn client_options(limits: &Limits) -> ClientOptions {
+    ClientOptions::new()
+        .with_config(ClientConfigKey::UserAgent, concat!("monofo/", env!("CARGO_PKG_VERSION")))
+        .with_timeout_disabled()
+        .with_connect_timeout(limits.connect)
+}
+
+fn retry(limits: &Limits) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig { init_backoff: limits.backoff, max_backoff: limits.backoff * 50, base: 2.0 },
+        max_retries: limits.retries,
+        retry_timeout: limits.retry_time,
+    }
+}
+
+/// An address is repeated in messages, so it must not carry credentials.
+fn check_address(variable: &str, address: &str) -> Result<()> {
+    let wrong = |why: &str| Err(Error::usage(format_args!("{variable} {why}")).hint("write `https://host:port`"));
+    let Some(rest) = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")) else {
+        return wrong("does not begin with `http://` or `https://`");
+    };
+    if rest.contains('@') {
+        return wrong("must not carry credentials");
+    }
+    if rest.is_empty() || rest.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '?' | '#')) {
+        return wrong("is not an address");
+    }
+    Ok(())
+}
+
+fn misconfigured(place: &Place, error: &object_store::Error) -> Error {
+    let hint = match place.kind {
+        Kind::Gs => "check the GOOGLE_… variables; credentials are of type service_account or authorized_user",
+        _ => "check the AWS_… variables",
+    };
+    Error::usage(format_args!("{place} cannot be used as configured: {}", place.cause(error))).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+
+    fn bucket() -> Bucket {
+        Bucket { name: "b".into(), prefix: String::new() }
+    }
+
+    #[test]
+    fn endpoints_with_credentials_or_nonsense_are_refused_without_repeating_them() {
+        for address in ["https://u:hunter2@host", "host:9000", "http://", "http://a b", "http://a/?hunter2"] {
+            let env = Env::of([("AWS_ENDPOINT_URL", address)]);
+            let error = s3(&bucket(), &env, &Limits::default()).err().unwrap();
+            assert_eq!(error.class(), Class::Usage, "{address}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{address}");
+        }
+    }
+
+    #[test]
+    fn half_of_a_key_pair_is_a_usage_error() {
+        let env = Env::of([("AWS_ACCESS_KEY_ID", "AKID"), ("HOME", "/nonexistent")]);
+        assert_eq!(s3(&bucket(), &env, &Limits::default()).err().unwrap().class(), Class::Usage);
+    }
+
+    #[test]
+    fn an_unreadable_credentials_file_is_named_as_the_trouble() {
+        let env = Env::of([("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/key.json")]);
+        let error = gs(&bucket(), &env, &Limits::default()).err().unwrap();
+        assert_eq!(error.class(), Class::Usage);
+        assert!(error.next_step().unwrap().contains("GOOGLE_"));
+    }
+}

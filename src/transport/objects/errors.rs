@@ -1,0 +1,239 @@
+//! What a store's failure means to a user: absent, refused, unreachable, misconfigured; and what to check.
+//!
+//! Messages are made of known parts only: a status, an error code, the last cause.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use object_store::client::{HttpError, HttpErrorKind};
+
+use super::watch::{Answered, NoCredentials};
+use crate::error::{Class, Error};
+use crate::text::Took;
+use crate::transport::secrets::Secrets;
+
+/// Who keeps the objects; decides the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    S3,
+    Gs,
+    Other,
+}
+
+/// A bucket and how it is reached, for messages.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) kind: Kind,
+    /// The bucket's name.
+    pub(super) bucket: String,
+    /// The location as the user wrote it.
+    pub(super) shown: String,
+    /// The address that requests go to, without credentials.
+    pub(super) endpoint: String,
+    pub(super) secrets: Secrets,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Place {
+    /// The place of a store that somebody else made.
+    pub(super) fn of_store(store: &Arc<dyn ObjectStore>) -> Self {
+        let shown = store.to_string();
+        Place { kind: Kind::Other, bucket: shown.clone(), endpoint: shown.clone(), shown, secrets: Secrets::default() }
+    }
+
+    /// The error for a failed operation.
+    pub(super) fn explain(&self, doing: &str, error: &object_store::Error) -> Error {
+        use object_store::Error as Store;
+        if find::<NoCredentials>(error).is_some() {
+            return self.no_credentials(doing);
+        }
+        if let Some(answered) = find::<Answered>(error) {
+            return self.answered(doing, answered);
+        }
+        if let Some(http) = find::<HttpError>(error) {
+            return self.unreachable(doing, http);
+        }
+        match error {
+            Store::NotFound { .. } => self.answered(doing, &self.status(404)),
+            Store::Precondition { .. } => self.answered(doing, &self.status(412)),
+            Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => self.answered(doing, &self.status(403)),
+            _ => self.unavailable(doing, &self.cause(error)).hint(self.check_network()),
+        }
+    }
+
+    /// As [`Place::explain`] for a listing, where nothing but the bucket itself can be absent.
+    pub(super) fn explain_listing(&self, error: &object_store::Error) -> Error {
+        let doing = "listing artifacts";
+        let absent = find::<Answered>(error).is_some_and(|answered| answered.status == 404)
+            || matches!(error, object_store::Error::NotFound { .. });
+        if absent { self.no_bucket(doing) } else { self.explain(doing, error) }
+    }
+
+    /// The error for a place that made no progress for so long.
+    pub(super) fn silent(&self, doing: &str, limit: Duration) -> Error {
+        self.unavailable(doing, &format!("{} sent nothing for {}", self.endpoint, Took(limit)))
+            .hint(self.check_network())
+    }
+
+    /// The error for an answer that ended before its announced length, again and again.
+    pub(super) fn cut_short(&self, at: u64, size: u64) -> Error {
+        self.unavailable("reading an artifact", &format!("the answer ended after {at} of {size} bytes"))
+            .hint(self.check_network())
+    }
+
+    /// The last cause of a store's error, on one line and without secrets.
+    pub(super) fn cause(&self, error: &(dyn StdError + 'static)) -> String {
+        let mut last: &(dyn StdError + 'static) = error;
+        while let Some(source) = last.source() {
+            last = source;
+        }
+        let text = last.to_string();
+        self.secrets.redact(text.lines().next().unwrap_or_default())
+    }
+
+    fn unavailable(&self, doing: &str, why: &str) -> Error {
+        Error::new(Class::Unavailable, format_args!("{doing} in {self} failed: {why}"))
+    }
+
+    fn no_credentials(&self, doing: &str) -> Error {
+        let hint = match self.kind {
+            Kind::Gs => {
+                "set GOOGLE_APPLICATION_CREDENTIALS to a credentials file, or run `gcloud auth application-default login`"
+            }
+            _ => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
+        };
+        self.unavailable(doing, &NoCredentials.to_string()).hint(hint)
+    }
+
+    fn no_bucket(&self, doing: &str) -> Error {
+        let why = format!("{} has no bucket `{}`", self.endpoint, self.bucket);
+        let hint = match self.kind {
+            Kind::Gs => "check the bucket's name and the project of the credentials",
+            _ => "check the bucket's name, AWS_REGION and AWS_ENDPOINT_URL",
+        };
+        self.unavailable(doing, &why).hint(hint)
+    }
+
+    fn unreachable(&self, doing: &str, error: &HttpError) -> Error {
+        let why = match error.kind() {
+            HttpErrorKind::Connect => format!("cannot connect to {}", self.endpoint),
+            HttpErrorKind::Timeout => format!("{} does not answer", self.endpoint),
+            _ => format!("the connection to {} broke", self.endpoint),
+        };
+        self.unavailable(doing, &format!("{why}: {}", self.cause(error))).hint(self.check_network())
+    }
+
+    fn elsewhere(&self, doing: &str, region: Option<&str>) -> Error {
+        let hint = match region {
+            Some(region) => format!("set AWS_REGION={region}"),
+            None => "set AWS_REGION to the bucket's region".to_owned(),
+        };
+        self.unavailable(doing, &format!("bucket `{}` lies in another region", self.bucket)).hint(hint)
+    }
+
+    /// What a store without HTTP would have answered.
+    fn status(&self, status: u16) -> Answered {
+        Answered { host: self.endpoint.clone(), status, code: String::new(), region: None }
+    }
+
+    /// The store's answer says no.
+    fn answered(&self, doing: &str, answered: &Answered) -> Error {
+        let why = answered.to_string();
+        match (answered.status, answered.code.as_str()) {
+            (_, "NoSuchBucket") => self.no_bucket(doing),
+            (300..=399, _) | (_, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+                self.elsewhere(doing, answered.region.as_deref())
+            }
+            (404, _) => Error::new(Class::NotThere, format_args!("{doing} in {self} failed: it is not there any more"))
+                .hint("run the step that uploads it again"),
+            (412, _) => Error::new(Class::Changed, format_args!("{doing} in {self} failed: it was replaced meanwhile"))
+                .hint("download it again"),
+            (_, "RequestTimeTooSkewed") => self.unavailable(doing, &why).hint("set this machine's clock"),
+            (_, "ExpiredToken" | "TokenRefreshRequired") => self
+                .unavailable(doing, &format!("access refused: {why}"))
+                .hint("the credentials have expired: renew them"),
+            (400, "InvalidToken") | (401 | 403, _) => {
+                self.unavailable(doing, &format!("access refused: {why}")).hint(self.check_credentials())
+            }
+            (429 | 500.., _) => {
+                self.unavailable(doing, &why).hint("the service is in trouble or busy: try again later")
+            }
+            _ => self.unavailable(doing, &why).hint(self.check_network()),
+        }
+    }
+
+    fn check_credentials(&self) -> String {
+        let variables = match self.kind {
+            Kind::Gs => "GOOGLE_APPLICATION_CREDENTIALS",
+            _ => "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN or AWS_PROFILE",
+        };
+        format!("check {variables}, and that they may list, read and write bucket `{}`", self.bucket)
+    }
+
+    fn check_network(&self) -> &'static str {
+        match self.kind {
+            Kind::Gs => "check the network, the proxy variables and STORAGE_EMULATOR_HOST",
+            _ => "check the network, the proxy variables and AWS_ENDPOINT_URL",
+        }
+    }
+}
+
+/// The first error of a type among an error and its causes.
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        Place {
+            kind: Kind::S3,
+            bucket: "b".into(),
+            shown: "s3://b/p".into(),
+            endpoint: "https://s3.example".into(),
+            secrets: Secrets::default(),
+        }
+    }
+
+    #[test]
+    fn answers_are_told_apart() {
+        let answer = |status, code: &str, region: Option<&str>| Answered {
+            host: "h".into(),
+            status,
+            code: code.into(),
+            region: region.map(Into::into),
+        };
+        for (status, code, class, hint) in [
+            (403, "AccessDenied", Class::Unavailable, "AWS_ACCESS_KEY_ID"),
+            (400, "ExpiredToken", Class::Unavailable, "renew"),
+            (404, "NoSuchBucket", Class::Unavailable, "bucket's name"),
+            (404, "NoSuchKey", Class::NotThere, "uploads it"),
+            (412, "PreconditionFailed", Class::Changed, "again"),
+            (301, "PermanentRedirect", Class::Unavailable, "AWS_REGION"),
+            (503, "SlowDown", Class::Unavailable, "later"),
+        ] {
+            let error = place().answered("reading", &answer(status, code, None));
+            assert_eq!(error.class(), class, "{code}");
+            assert!(error.next_step().unwrap().contains(hint), "{code}: {error:?}");
+        }
+        let wrong = answer(400, "AuthorizationHeaderMalformed", Some("eu-west-1"));
+        assert_eq!(place().answered("x", &wrong).next_step(), Some("set AWS_REGION=eu-west-1"));
+    }
+}

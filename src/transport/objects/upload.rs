@@ -1,0 +1,196 @@
+//! Sync writes into a multipart upload: parts are cut as bytes arrive and travel side by side, without a temporary file.
+//!
+//! What fits into one part is stored by one plain request when the upload finishes. Nothing is visible before: an object
+//! appears only when its parts are put together, and an abandoned upload is aborted so that its parts cost nothing.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
+use tokio::task::JoinSet;
+
+use super::{Limits, Shared};
+use crate::error::{Error, Result};
+use crate::transport::Upload;
+
+/// Parts of one size, before the size doubles.
+const PARTS_PER_SIZE: usize = 1000;
+
+/// How much longer than one silent request putting the parts together may take: large objects need minutes.
+const COMPLETE_FACTOR: u32 = 10;
+
+/// An upload of one object.
+pub(super) struct ObjectUpload {
+    shared: Arc<Shared>,
+    key: Path,
+    buffer: Vec<u8>,
+    parts: usize,
+    written: u64,
+    multipart: Option<Box<dyn MultipartUpload>>,
+    under_way: JoinSet<object_store::Result<()>>,
+    failed: bool,
+}
+
+impl ObjectUpload {
+    pub(super) fn new(shared: Arc<Shared>, key: Path) -> Self {
+        ObjectUpload {
+            shared,
+            key,
+            buffer: Vec::new(),
+            parts: 0,
+            written: 0,
+            multipart: None,
+            under_way: JoinSet::new(),
+            failed: false,
+        }
+    }
+
+    /// Sends the buffer off as a part, after waiting until fewer than the allowed number are under way.
+    fn send_part(&mut self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        if self.multipart.is_none() {
+            let create = shared.wait(shared.store.put_multipart(&self.key))?;
+            self.multipart = Some(create.map_err(|error| shared.place.explain("starting an upload", &error))?);
+        }
+        let size = part_size(&shared.limits, self.parts);
+        self.drain_to(in_flight(&shared.limits, size) - 1)?;
+        let payload = PutPayload::from(std::mem::take(&mut self.buffer));
+        if let Some(multipart) = &mut self.multipart {
+            self.under_way.spawn_on(multipart.put_part(payload), shared.runtime.handle());
+        }
+        self.parts += 1;
+        Ok(())
+    }
+
+    /// Waits until at most this many parts are under way; the first failure ends the upload.
+    fn drain_to(&mut self, most: usize) -> Result<()> {
+        while self.under_way.len() > most {
+            let joined = self.shared.wait(self.under_way.join_next())?;
+            match joined {
+                Some(Ok(Ok(()))) | None => {}
+                Some(Ok(Err(error))) => return Err(self.shared.place.explain("sending a part", &error)),
+                Some(Err(error)) => return Err(Error::failed("a transfer ended unexpectedly").caused_by(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        if self.multipart.is_none() {
+            let payload = PutPayload::from(std::mem::take(&mut self.buffer));
+            let put = self.shared.wait(self.shared.store.put(&self.key, payload))?;
+            put.map_err(|error| self.shared.place.explain("storing an artifact", &error))?;
+            return Ok(());
+        }
+        if !self.buffer.is_empty() {
+            self.send_part()?;
+        }
+        self.drain_to(0)?;
+        let Some(multipart) = &mut self.multipart else { return Ok(()) };
+        let limit = self.shared.limits.no_progress * COMPLETE_FACTOR;
+        let completed = self.shared.wait(async { tokio::time::timeout(limit, multipart.complete()).await })?;
+        match completed {
+            Err(_) => return Err(self.shared.place.silent("putting the parts together", limit)),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if self.landed() => {
+                tracing::debug!(error = %self.shared.place.cause(&error), "the answer was lost, the object is there");
+            }
+            Ok(Err(error)) => return Err(self.shared.place.explain("putting the parts together", &error)),
+        }
+        self.multipart = None;
+        Ok(())
+    }
+
+    /// Whether the object is there although completing it failed: a retry after a lost answer finds its upload gone.
+    /// The key is this job's own, so an object of exactly this size is taken for ours.
+    fn landed(&self) -> bool {
+        let head = self.shared.wait(self.shared.store.head(&self.key));
+        matches!(head, Ok(Ok(meta)) if meta.size == self.written)
+    }
+}
+
+impl Write for ObjectUpload {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.failed {
+            return Err(Error::failed("the upload has failed before").into());
+        }
+        self.shared.cancel.check()?;
+        let size = part_size(&self.shared.limits, self.parts);
+        // A full buffer waits for one more byte: what fits into one part needs no multipart upload.
+        if self.buffer.len() >= size && !bytes.is_empty() {
+            self.send_part().inspect_err(|_| self.failed = true)?;
+        }
+        let size = part_size(&self.shared.limits, self.parts);
+        let taken = bytes.len().min(size - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        self.written += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Upload for ObjectUpload {
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        if self.failed {
+            return Err(Error::failed("the upload has failed before"));
+        }
+        self.publish()
+    }
+}
+
+/// Takes back what was sent, within a bounded time.
+impl Drop for ObjectUpload {
+    fn drop(&mut self) {
+        let Some(mut multipart) = self.multipart.take() else { return };
+        let under_way = &mut self.under_way;
+        let abandon = async {
+            under_way.shutdown().await;
+            multipart.abort().await
+        };
+        let limit = self.shared.limits.abort;
+        let aborted = self.shared.runtime.handle().block_on(async { tokio::time::timeout(limit, abandon).await });
+        if !matches!(aborted, Ok(Ok(()))) {
+            tracing::warn!(
+                place = %self.shared.place,
+                "an abandoned upload could not be cleaned up; a lifecycle rule that removes incomplete uploads does it"
+            );
+        }
+    }
+}
+
+/// Size of the part with this index: doubling after every thousandth.
+fn part_size(limits: &Limits, part: usize) -> usize {
+    limits.part_bytes << (part / PARTS_PER_SIZE).min(16)
+}
+
+/// How many parts of this size may be under way.
+fn in_flight(limits: &Limits, size: usize) -> usize {
+    (limits.bytes_in_flight / size).clamp(1, limits.parts_in_flight.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_thousand_parts_hold_the_largest_object_and_memory_stays_bounded() {
+        let limits = Limits::default();
+        let capacity: u64 = (0..10_000).map(|part| part_size(&limits, part) as u64).sum();
+        assert!(capacity > 5 << 40, "{capacity}");
+        let held_after = |gib: u64| {
+            let mut sent = 0;
+            let part = (0..10_000).find(|part| {
+                sent += part_size(&limits, *part) as u64;
+                sent >= gib << 30
+            });
+            let size = part_size(&limits, part.unwrap());
+            size * (in_flight(&limits, size) + 1)
+        };
+        assert_eq!(held_after(1), 5 * (8 << 20));
+        assert!(held_after(100) <= 192 << 20);
+    }
+}

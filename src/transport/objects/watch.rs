@@ -1,0 +1,200 @@
+//! Single requests, below the retries of `object_store`: a limit on silence, and answers that say no as typed errors.
+//!
+//! The client's own time limits count from the beginning of a request to its end: either too short for a slow line or too
+//! long to notice a dead one. Here a request gets time by its size, and one that runs out is retried like any other
+//! timeout, on another connection. An answer that says no is read here, since `object_store` keeps its status to itself and
+//! its text, which may hold tokens, in its messages. Requests for a cloud machine's own credentials are special: on every other machine
+//! nobody answers them, and saying so must not take a minute.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
+
+use super::Limits;
+
+/// Time for one answer of the metadata service, which is one hop away if it is there at all.
+const METADATA_LIMIT: Duration = Duration::from_secs(3);
+
+/// How much of an answer that says no is read.
+const LONGEST_ANSWER: usize = 64 << 10;
+
+/// Makes clients whose requests are watched.
+#[derive(Debug)]
+pub(super) struct Watch {
+    no_progress: Duration,
+    slowest: u64,
+}
+
+impl Watch {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Watch { no_progress: limits.no_progress, slowest: limits.slowest.max(1) }
+    }
+}
+
+impl HttpConnector for Watch {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Watched { inner, no_progress: self.no_progress, slowest: self.slowest }))
+    }
+}
+
+#[derive(Debug)]
+struct Watched {
+    inner: HttpClient,
+    no_progress: Duration,
+    slowest: u64,
+}
+
+impl Watched {
+    /// Time until the answer must begin.
+    fn limit(&self, request: &HttpRequest) -> Duration {
+        match request.body().content_length() as u64 {
+            0 => self.no_progress / 2,
+            size => self.no_progress + Duration::from_secs(size / self.slowest),
+        }
+    }
+
+    async fn perform(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if is_metadata(&request) {
+            return self.ask_metadata(request).await;
+        }
+        let limit = self.limit(&request);
+        let host = request.uri().authority().map_or("", |authority| authority.as_str()).to_owned();
+        match tokio::time::timeout(limit, self.inner.execute(request)).await {
+            Ok(Ok(answer)) if !answer.status().is_success() && answer.status().as_u16() != 304 => {
+                Err(Answered::read(host, answer, self.no_progress).await)
+            }
+            Ok(answer) => answer,
+            Err(_) => Err(HttpError::new(HttpErrorKind::Timeout, Silent(limit))),
+        }
+    }
+
+    /// Failures are of a kind that is not retried; a busy service (5xx, 429) still is.
+    async fn ask_metadata(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        match tokio::time::timeout(METADATA_LIMIT, self.inner.execute(request)).await {
+            Ok(Ok(answer)) if answer.status().is_client_error() && answer.status().as_u16() != 429 => {
+                Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials))
+            }
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials)),
+        }
+    }
+}
+
+impl HttpService for Watched {
+    fn call<'s, 'f>(
+        &'s self,
+        request: HttpRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'f>>
+    where
+        's: 'f,
+        Self: 'f,
+    {
+        Box::pin(self.perform(request))
+    }
+}
+
+/// Whether a request asks a cloud machine for its own credentials, whatever the service's address.
+fn is_metadata(request: &HttpRequest) -> bool {
+    let path = request.uri().path();
+    request.uri().scheme_str() == Some("http")
+        && ["/latest/api/token", "/latest/meta-data/iam/", "/computeMetadata/v1/"].iter().any(|at| path.starts_with(at))
+}
+
+/// No answer within the limit.
+#[derive(Debug)]
+struct Silent(Duration);
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no answer within {} s", self.0.as_secs_f32().ceil())
+    }
+}
+
+impl std::error::Error for Silent {}
+
+/// An answer that says no, reduced to what may be repeated.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) host: String,
+    pub(super) status: u16,
+    /// The store's code for the error, or nothing.
+    pub(super) code: String,
+    /// The region where the store says that the bucket lies.
+    pub(super) region: Option<String>,
+}
+
+impl Answered {
+    async fn read(host: String, answer: HttpResponse, limit: Duration) -> HttpError {
+        let status = answer.status().as_u16();
+        let mut body = answer.into_body().bytes_stream();
+        let mut bytes = Vec::new();
+        while let Ok(Some(Ok(block))) = tokio::time::timeout(limit, body.next()).await {
+            bytes.extend_from_slice(&block);
+            if bytes.len() > LONGEST_ANSWER {
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let answered = Answered {
+            host,
+            status,
+            code: element(&text, "Code").unwrap_or_default().to_owned(),
+            region: element(&text, "Region").map(Into::into),
+        };
+        // The kind decides whether the request is made again: as much as `object_store` would on seeing the status.
+        let kind = match status {
+            408 | 429 | 500.. => HttpErrorKind::Request,
+            _ => HttpErrorKind::Unknown,
+        };
+        HttpError::new(kind, answered)
+    }
+}
+
+impl fmt::Display for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answered with status {}", self.host, self.status)?;
+        if self.code.is_empty() { Ok(()) } else { write!(f, " ({})", self.code) }
+    }
+}
+
+impl std::error::Error for Answered {}
+
+/// The text of an element in a store's answer, if it looks like a code or a region. Anything else could be anything.
+fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once("</")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    (text.len() <= 64 && text.chars().all(plain)).then_some(text)
+}
+
+/// Neither the environment nor the machine has credentials.
+#[derive(Debug)]
+pub(super) struct NoCredentials;
+
+impl fmt::Display for NoCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no credentials are configured, and this machine has none of its own")
+    }
+}
+
+impl std::error::Error for NoCredentials {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_words_are_taken_from_an_answer() {
+        assert_eq!(element("<Code>AccessDenied</Code>", "Code"), Some("AccessDenied"));
+        assert_eq!(element("<Code>a b\nc</Code>", "Code"), None);
+        assert_eq!(element("<Code>", "Code"), None);
+    }
+}
