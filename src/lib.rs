@@ -9,11 +9,12 @@
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
 //! | engine | [`engine`] | one upload, one download |
 //! | configuration | [`config`] | environment and plugin configuration to requests |
-//! | edge | [`commands`], [`report`] | command line, hooks, what people see |
+//! | edge | [`cli`], [`commands`], [`report`] | command line, hooks, what people see |
 
 pub mod archive;
 pub mod artifact;
 pub mod cancel;
+pub mod cli;
 pub mod collect;
 pub mod commands;
 pub mod config;

@@ -1,51 +1,40 @@
-//! The `monofo` binary.
+//! The `monofo` binary: parse, catch signals, run, exit.
 
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
+use clap::Parser;
 use monofo::cancel::Cancel;
-use monofo::commands::hook::{self, Phase};
-use monofo::commands::try_pipeline::{self, TryRequest};
+use monofo::cli::Cli;
+use monofo::commands;
 use monofo::config::env::Env;
-use monofo::report::{Mode, Report, Verbosity};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-#[allow(clippy::disallowed_methods, clippy::print_stderr)]
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    let (env, cancel) = (Env::of_process(), Cancel::new());
-    let stop = cancel.clone();
-    if let Ok(mut signals) = signal_hook::iterator::Signals::new([2, 15]) {
-        std::thread::spawn(move || signals.forever().for_each(|signal| stop.stop(signal)));
-    }
-    let phase = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [_, "hook", "pre-command"] => Phase::PreCommand,
-        [_, "hook", "post-command"] => Phase::PostCommand,
-        [_, "hook", "pre-exit"] => Phase::PreExit,
-        [_, "try", rest @ ..] => return try_pipeline(rest, &env, &cancel),
-        _ => return ExitCode::from(2),
-    };
-    let report = Report::new(Mode::detect(&env, Verbosity::Normal, false));
-    ExitCode::from(hook::run(phase, &env, &cancel, &report))
+    let cli = Cli::parse();
+    let env = Env::of_process();
+    let cancel = Cancel::new();
+    stop_on_signal(&cancel, cli.command.grace());
+    ExitCode::from(commands::run(cli, &env, &cancel))
 }
 
-#[allow(clippy::print_stderr)]
-fn try_pipeline(arguments: &[&str], env: &Env, cancel: &Cancel) -> ExitCode {
-    let has = |flag: &str| arguments.contains(&flag);
-    let Some(pipeline) = arguments.iter().find(|argument| !argument.starts_with('-')) else { return ExitCode::from(2) };
-    let request = TryRequest {
-        pipeline: pipeline.into(),
-        directory: ".".into(),
-        keep: has("--keep"),
-        json: has("--json"),
-        verbose: has("-v"),
-    };
-    match try_pipeline::run(&request, env, cancel) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            eprintln!("error: {}", error.chain());
-            if let Some(hint) = error.next_step() {
-                eprintln!("hint: {hint}");
-            }
-            ExitCode::from(error.class().exit_status())
+/// The first signal asks everybody to stop; a second one, or the end of the grace period, ends the process where it is. What is not
+/// published by then never shows, and leftovers are swept by the next run.
+#[allow(clippy::exit, reason = "the one place that ends the process without unwinding")]
+fn stop_on_signal(cancel: &Cancel, grace: Duration) {
+    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+    let cancel = cancel.clone();
+    thread::spawn(move || {
+        let mut signals = signals.forever();
+        let Some(first) = signals.next() else { return };
+        cancel.stop(first);
+        thread::spawn(move || {
+            thread::sleep(grace);
+            std::process::exit(128 + first);
+        });
+        if let Some(second) = signals.next() {
+            std::process::exit(128 + second);
         }
-    }
+    });
 }

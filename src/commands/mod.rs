@@ -1,5 +1,79 @@
 //! One module per verb: build the request, run the engine, report.
 
+mod archive;
+mod artifact;
+mod block;
 mod grace;
 pub mod hook;
 pub mod try_pipeline;
+
+use clap::CommandFactory;
+
+use crate::cancel::Cancel;
+use crate::cli::{Cli, Command, HookPhase};
+use crate::config::env::Env;
+use crate::error::{IoContext, Result};
+use crate::report::{Mode, Report, Verbosity};
+
+/// Runs what the command line asks for. Everything is reported, errors included; the result is the exit status.
+pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
+    let verbosity = match (cli.output.quiet, cli.output.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, true) => Verbosity::Verbose,
+        (false, false) => Verbosity::Normal,
+    };
+    let report = Report::new(Mode::detect(env, verbosity, cli.output.json));
+    let commands = Commands { env, cancel, report: &report };
+    match cli.command {
+        Command::Upload(upload) => commands.upload(upload),
+        Command::Download(download) => commands.download(download),
+        Command::Deflate(deflate) => commands.deflate(&deflate),
+        Command::Inflate(inflate) => commands.inflate(&inflate),
+        Command::Hook { phase } => {
+            let phase = match phase {
+                HookPhase::PreCommand => hook::Phase::PreCommand,
+                HookPhase::PostCommand => hook::Phase::PostCommand,
+                HookPhase::PreExit => hook::Phase::PreExit,
+            };
+            hook::run(phase, env, cancel, &report)
+        }
+        Command::Try(asked) => {
+            let request = try_pipeline::TryRequest {
+                pipeline: asked.pipeline,
+                directory: ".".into(),
+                keep: asked.keep,
+                json: cli.output.json,
+                verbose: cli.output.verbose,
+            };
+            let ended = try_pipeline::run(&request, env, cancel);
+            ended.unwrap_or_else(|error| commands.status(Err(error)))
+        }
+        Command::Completions { shell } => commands.status(completions(shell)),
+    }
+}
+
+/// What every command has at hand.
+struct Commands<'a> {
+    env: &'a Env,
+    cancel: &'a Cancel,
+    report: &'a Report,
+}
+
+impl Commands<'_> {
+    /// The exit status of a result, its error reported.
+    fn status(&self, result: Result<()>) -> u8 {
+        match result {
+            Ok(()) => 0,
+            Err(error) => {
+                self.report.error(&error);
+                error.class().exit_status()
+            }
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "monofo", &mut script);
+    std::io::Write::write_all(&mut std::io::stdout(), &script).or_fail(|| "cannot print the completion script")
+}

@@ -40,15 +40,6 @@ impl Env {
         self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str()?)))
     }
 
-    /// The folder for temporary files of this job, `<TMPDIR>/monofo-job-<job id>`; nothing outside a job. Whoever needs
-    /// it makes it; the pre-exit hook removes it with all that a killed process left there.
-    pub fn job_scratch(&self) -> Option<PathBuf> {
-        let plain = |id: &&str| id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        let id = self.text("BUILDKITE_JOB_ID").filter(plain)?;
-        let folder = self.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp"));
-        Some(folder.join(format!("monofo-job-{id}")))
-    }
-
     /// Whether this process runs inside a Buildkite job.
     pub fn in_job(&self) -> bool {
         self.text("BUILDKITE_JOB_ID").is_some()

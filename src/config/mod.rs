@@ -9,3 +9,4 @@ pub mod listing;
 pub mod mistakes;
 pub mod pipeline;
 pub mod plugin;
+pub mod switches;

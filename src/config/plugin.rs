@@ -20,6 +20,7 @@ use crate::artifact::ArtifactName;
 use crate::config::env::Env;
 use crate::config::fields::{self, Fields};
 use crate::config::mistakes::{At, Mistakes};
+use crate::config::switches::Switches;
 use crate::engine::{DownloadRequest, IfEmpty, ListSource, Selection, UploadRequest};
 use crate::error::Result;
 use crate::transport::Pick;
@@ -230,25 +231,6 @@ fn download(value: &Value, at: &At, env: &Env, mistakes: &mut Mistakes) -> Optio
             same_owner: false,
         },
     })
-}
-
-/// What the `MONOFO_ARTIFACT_<NAME>_…` variables say about one artifact.
-struct Switches {
-    skip: bool,
-    soft_fail: Option<bool>,
-    build: Option<(String, String)>,
-}
-
-impl Switches {
-    fn of(name: &ArtifactName, env: &Env) -> Self {
-        let variable = |what: &str| format!("MONOFO_ARTIFACT_{}_{what}", name.variable());
-        let (soft_fail, build) = (variable("SOFT_FAIL"), variable("BUILD_ID"));
-        Switches {
-            skip: env.switch(&variable("SKIP")),
-            soft_fail: env.text(&soft_fail).map(|_| env.switch(&soft_fail)),
-            build: env.text(&build).filter(|_| env.switch(&build)).map(|id| (build.clone(), id.to_owned())),
-        }
-    }
 }
 
 fn artifact_name(name: &str, at: &At, mistakes: &mut Mistakes) -> Option<ArtifactName> {

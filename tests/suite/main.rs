@@ -1,4 +1,5 @@
 //! The integration tests, as one binary: a module per behaviour, one shared harness.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod plugin;
 mod try_pipeline;

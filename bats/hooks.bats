@@ -1,0 +1,103 @@
+#!/usr/bin/env bats
+# The seam between the agent's shell and the binary.
+
+# shellcheck disable=SC2016 # the inner shell is the one to expand it
+
+load helper
+
+setup() {
+  set_up_plugin
+  stub_binary "$PLUGIN/bin/monofo"
+}
+
+@test "each hook runs its own phase in the folder it was called in" {
+  local phase
+  for phase in pre-command post-command pre-exit; do
+    run_hook "$phase"
+    assert_success
+  done
+  assert_equal "$(calls)" "monofo:hook:pre-command:$WORK
+monofo:hook:post-command:$WORK
+monofo:hook:pre-exit:$WORK"
+}
+
+@test "the binary's exit status is the hook's" {
+  local status_wanted
+  for status_wanted in 1 2 7 143; do
+    run_hook pre-command STUB_STATUS="$status_wanted"
+    assert_failure "$status_wanted"
+    run_hook post-command STUB_STATUS="$status_wanted"
+    assert_failure "$status_wanted"
+  done
+}
+
+@test "nothing is exported and the folder stays" {
+  local phase
+  for phase in pre-command post-command pre-exit; do
+    run_hook "$phase"
+    assert_success
+    run diff "$BATS_TEST_TMPDIR/before" "$BATS_TEST_TMPDIR/after"
+    assert_output ""
+    assert_equal "$(cat "$BATS_TEST_TMPDIR/folder")" "$WORK"
+  done
+}
+
+@test "nothing is exported when the binary was built, either" {
+  rm "$PLUGIN/bin/monofo"
+  stub_cargo
+  run_hook pre-command
+  assert_success
+  run diff "$BATS_TEST_TMPDIR/before" "$BATS_TEST_TMPDIR/after"
+  assert_output ""
+}
+
+@test "the binary gets no standard input" {
+  run_hook pre-command < <(echo "not for monofo")
+  assert_success
+  assert_equal "$(calls)" "monofo:hook:pre-command:$WORK"
+}
+
+@test "pre-exit succeeds whatever the binary does" {
+  run_hook pre-exit STUB_STATUS=9
+  assert_success
+}
+
+@test "pre-exit neither builds nor complains without a binary" {
+  rm "$PLUGIN/bin/monofo"
+  stub_cargo
+  run_hook pre-exit
+  assert_success
+  assert_output ""
+  [[ ! -e "$BATS_TEST_TMPDIR/cargo.log" ]]
+  run_hook pre-exit MONOFO_BIN=/nonexistent
+  assert_success
+  assert_output ""
+}
+
+@test "CDPATH leads nowhere else" {
+  mkdir -p "$BATS_TEST_TMPDIR/elsewhere/hooks"
+  run env -i PATH="$TOOLS" CDPATH="$BATS_TEST_TMPDIR/elsewhere" STUB_LOG="$BATS_TEST_TMPDIR/log" \
+    bash -c 'cd "$1" >/dev/null && . hooks/pre-command' job "$PLUGIN"
+  assert_success
+  assert_equal "$(calls)" "monofo:hook:pre-command:$PLUGIN"
+}
+
+@test "a signal lets the binary clean up before the hook ends, with its status" {
+  link_python
+  cat >"$PLUGIN/bin/monofo" <<'STUB'
+#!/usr/bin/env bash
+trap 'sleep 0.3; echo cleaned >>"$STUB_LOG"; exit 143' TERM
+echo started >>"$STUB_LOG"
+while :; do sleep 0.05; done
+STUB
+  run env -i PATH="$TOOLS" STUB_LOG="$BATS_TEST_TMPDIR/log" PLUGIN="$PLUGIN" python3 - <<'PYTHON'
+import os, signal, subprocess, time
+log = os.environ["STUB_LOG"]
+hook = subprocess.Popen(["bash", "-c", '. "$PLUGIN/hooks/post-command"'], start_new_session=True)
+while not os.path.exists(log):
+    time.sleep(0.02)
+os.killpg(hook.pid, signal.SIGTERM)
+print("status", hook.wait(), "log", open(log).read().split())
+PYTHON
+  assert_line "status 143 log ['started', 'cleaned']"
+}

@@ -1,0 +1,233 @@
+//! The command line: clap types and help text, nothing else.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// Move tens of thousands of files between Buildkite steps as one artifact
+#[derive(Debug, Parser)]
+#[command(name = "monofo", version, max_term_width = 100, arg_required_else_help = true, after_long_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// What is said
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args, Clone, Copy)]
+pub struct Output {
+    /// Say why: which transport, how things were found, what was left out
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+
+    /// Say nothing but warnings and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// Print a summary as one JSON document on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pack files and upload them as one artifact
+    #[command(after_long_help = UPLOAD_EXAMPLES)]
+    Upload(Upload),
+    /// Download artifacts and unpack them in place
+    #[command(after_long_help = DOWNLOAD_EXAMPLES)]
+    Download(Download),
+    /// Compress a tar file into the format that a name asks for
+    #[command(after_long_help = DEFLATE_EXAMPLES)]
+    Deflate(Deflate),
+    /// Unpack an archive of any known compression
+    #[command(after_long_help = INFLATE_EXAMPLES)]
+    Inflate(Inflate),
+    /// Run one of the plugin's hooks (called by hooks/*)
+    Hook {
+        /// Which hook
+        phase: HookPhase,
+    },
+    /// Run a pipeline's command steps here, hooks and all, without Buildkite
+    #[command(after_long_help = TRY_EXAMPLES)]
+    Try(Try),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Command {
+    /// How long it may take to clean up once it was told to stop, before the process ends regardless. `try` first has
+    /// to wait for the command that it runs, which has a grace period of its own.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(if matches!(self, Command::Try(_)) { 20 } else { 5 })
+    }
+}
+
+/// `monofo upload`.
+#[derive(Debug, Args)]
+pub struct Upload {
+    /// Name of the artifact; its suffix names the format: .tar, .tar.gz, .tgz, .tar.lz4, .tar.zst, or one plain file
+    pub name: String,
+
+    /// Files to pack: `*` stays in one folder, `**` does not, a matched folder means everything below it, `!GLOB` takes out
+    #[arg(value_name = "GLOB")]
+    pub globs: Vec<String>,
+
+    /// Read a list of paths from a file (`-` for standard input)
+    #[arg(short = 'F', long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    pub files_from: Option<PathBuf>,
+
+    /// The list is separated by NUL bytes, as `find -print0` writes it
+    #[arg(short = 'z', long, requires = "files_from")]
+    pub null: bool,
+
+    /// Folder that all paths start from
+    #[arg(short = 'C', long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub chdir: PathBuf,
+
+    /// Leave out what matches, also below listed folders (may be given several times)
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+
+    /// What to do when nothing is selected
+    #[arg(long, value_enum, default_value = "warn")]
+    pub if_empty: IfEmpty,
+
+    /// Compression level: 1 to 9 for .tar.gz (default 6), 1 to 19 for .tar.zst (default 3)
+    #[arg(long, value_name = "N")]
+    pub level: Option<i32>,
+}
+
+/// What to do when nothing is selected.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum IfEmpty {
+    /// Say so, upload nothing, succeed
+    Warn,
+    /// Fail with exit status 3
+    Error,
+    /// Upload nothing, succeed quietly
+    Ignore,
+}
+
+/// `monofo download`.
+#[derive(Debug, Args)]
+pub struct Download {
+    /// Names of the artifacts
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+
+    /// Folder to unpack into, made when it is missing
+    #[arg(short = 'C', long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub chdir: PathBuf,
+
+    /// Take the artifact of another build (default: this build, or `local` outside a job)
+    #[arg(long, value_name = "ID")]
+    pub build: Option<String>,
+
+    /// Take what the step with this key uploaded (default: the newest of any step)
+    #[arg(long, value_name = "KEY")]
+    pub step: Option<String>,
+
+    /// Give files the numeric owner that the archive names
+    #[arg(long)]
+    pub same_owner: bool,
+}
+
+/// `monofo deflate`.
+#[derive(Debug, Args)]
+pub struct Deflate {
+    /// The tar file (`-` for standard input); a compressed one is decompressed first
+    #[arg(value_name = "TARFILE|-", value_hint = ValueHint::FilePath)]
+    pub tarfile: PathBuf,
+
+    /// The archive to make; its suffix names the format
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+
+    /// Compression level: 1 to 9 for .tar.gz (default 6), 1 to 19 for .tar.zst (default 3)
+    #[arg(long, value_name = "N")]
+    pub level: Option<i32>,
+}
+
+/// `monofo inflate`.
+#[derive(Debug, Args)]
+pub struct Inflate {
+    /// The archive (`-` for standard input); its compression is told by its first bytes
+    #[arg(value_name = "ARCHIVE|-", value_hint = ValueHint::FilePath)]
+    pub archive: PathBuf,
+
+    /// Folder to unpack into, made when it is missing
+    #[arg(short = 'C', long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub chdir: PathBuf,
+
+    /// Give files the numeric owner that the archive names
+    #[arg(long)]
+    pub same_owner: bool,
+}
+
+/// `monofo try`.
+#[derive(Debug, Args)]
+pub struct Try {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE.yml", value_hint = ValueHint::FilePath)]
+    pub pipeline: PathBuf,
+
+    /// Keep the steps' folders, and say where they are
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// When in a job a hook runs.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum HookPhase {
+    /// Before the command: download
+    PreCommand,
+    /// After the command: upload
+    PostCommand,
+    /// At the end: clean up
+    PreExit,
+}
+
+const EXIT_CODES: &str = "\
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 no such artifact, 5 files changed while they were \
+packed, 6 refused for safety, 7 damaged data, 8 transport unusable, 130 or 143 interrupted
+
+Where artifacts go: MONOFO_ARTIFACTS is `agent` (default inside a Buildkite job), file:///dir, s3://bucket/prefix or \
+gs://bucket/prefix (default outside a job: the folder .monofo/artifacts)";
+
+const UPLOAD_EXAMPLES: &str = "\
+Examples:
+  monofo upload build.tar.lz4 'dist/**' '!**/*.map'
+  find node_modules -type f -print0 -o -type l -print0 | monofo upload node-modules.tar.lz4 -F - -z
+  monofo upload report.html reports/index.html
+  MONOFO_ARTIFACTS=s3://bucket/artifacts monofo upload build.tar.zst --level 9 dist";
+
+const DOWNLOAD_EXAMPLES: &str = "\
+Examples:
+  monofo download node-modules.tar.lz4 build.tar.lz4
+  monofo download build.tar.zst --step compile -C out
+  monofo download build.tar.zst --build 0192c3f4-…";
+
+const DEFLATE_EXAMPLES: &str = "\
+Examples:
+  monofo deflate files.tar files.tar.zst --level 9
+  tar -c dist | monofo deflate - dist.tar.lz4";
+
+const INFLATE_EXAMPLES: &str = "\
+Examples:
+  monofo inflate dist.tar.lz4 -C out
+  monofo inflate - < anything.tar.gz";
+
+const TRY_EXAMPLES: &str = "\
+Examples:
+  monofo try .buildkite/pipeline.yml
+  monofo try --keep examples/pipeline.yml";

@@ -1,0 +1,98 @@
+//! `monofo deflate` and `monofo inflate`: archives made and unpacked here, without a transport.
+
+use std::fs::{File, Permissions};
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Instant;
+
+use super::Commands;
+use crate::artifact::Format;
+use crate::cli::{Deflate, Inflate};
+use crate::engine::{self, Context, Outcome};
+use crate::error::{Class, Error, IoContext, Result};
+use crate::report::{Severity, Verb};
+use crate::text::Shown;
+
+impl Commands<'_> {
+    pub(super) fn deflate(&self, deflate: &Deflate) -> u8 {
+        self.one(Verb::Deflate, &deflate.output, |context| {
+            let name = deflate.output.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let format = Format::of(&name)?;
+            if !format.is_archive() {
+                return Err(Error::usage(format_args!("`{}` names no archive format", Shown::path(&deflate.output)))
+                    .hint("end it in .tar.zst, .tar.lz4, .tar.gz, .tgz or .tar"));
+            }
+            let input = open(&deflate.tarfile, context)?;
+            let making = || format!("cannot make `{}`", Shown::path(&deflate.output));
+            let folder =
+                deflate.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut staged = tempfile::Builder::new()
+                .prefix(".monofo-")
+                .permissions(Permissions::from_mode(0o666))
+                .tempfile_in(folder)
+                .or_fail(making)?;
+            let (content_bytes, artifact_bytes) =
+                engine::deflate(input, format, deflate.level, staged.as_file_mut(), context)?;
+            staged.persist(&deflate.output).or_fail(making)?;
+            Ok(Outcome { content_bytes, artifact_bytes, files: 1, moved: true, ..Outcome::default() })
+        })
+    }
+
+    pub(super) fn inflate(&self, inflate: &Inflate) -> u8 {
+        self.one(Verb::Inflate, &inflate.archive, |context| {
+            let input = open(&inflate.archive, context)?;
+            let artifact_bytes = std::fs::metadata(&inflate.archive).map_or(0, |file| file.len());
+            let unpacked = engine::inflate(input, &inflate.chdir, inflate.same_owner, context)
+                .map_err(|e| e.context(format_args!("unpacking `{}`", Shown::path(&inflate.archive))))?;
+            Ok(Outcome {
+                files: unpacked.files,
+                content_bytes: unpacked.bytes,
+                artifact_bytes,
+                warnings: unpacked.warnings,
+                moved: true,
+                ..Outcome::default()
+            })
+        })
+    }
+
+    fn one(&self, verb: Verb, path: &Path, work: impl FnOnce(&Context) -> Result<Outcome>) -> u8 {
+        let started = Instant::now();
+        let context = Context { cancel: self.cancel.clone(), ..Context::default() };
+        self.report.begin_block(verb, 1);
+        let watch = self.report.watch(vec![context.progress.clone()]);
+        let result = work(&context);
+        drop(watch);
+        let name = path.display().to_string();
+        let status = match result {
+            Ok(outcome) => {
+                self.report.outcome(&name, &Outcome { took: started.elapsed(), ..outcome });
+                0
+            }
+            Err(error) => {
+                self.report.failure(&name, &error, Severity::Error);
+                error.class().exit_status()
+            }
+        };
+        self.report.finish(status);
+        status
+    }
+}
+
+fn open(path: &Path, context: &Context) -> Result<Box<dyn Read + Send>> {
+    if path.as_os_str() == "-" {
+        if io::stdin().is_terminal() {
+            return Err(Error::usage("standard input is a terminal").hint("pipe an archive in, or name a file"));
+        }
+        return Ok(Box::new(io::stdin()));
+    }
+    let file = File::open(path).map_err(|error| {
+        let class = if error.kind() == io::ErrorKind::NotFound { Class::NotThere } else { Class::Failed };
+        Error::new(class, format_args!("cannot open `{}`", Shown::path(path))).caused_by(error)
+    })?;
+    if file.metadata().is_ok_and(|status| status.is_dir()) {
+        return Err(Error::usage(format_args!("`{}` is a folder, not an archive", Shown::path(path))));
+    }
+    context.progress.expect(0);
+    Ok(Box::new(file))
+}
