@@ -1,2 +1,4 @@
 //! The integration tests, as one binary: a module per behaviour, one shared harness.
 #![allow(clippy::unwrap_used, missing_docs)]
+
+mod transport;
