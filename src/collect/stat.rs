@@ -72,10 +72,10 @@ fn status(stat: &Stat, kind: Kind, text: Option<Box<[u8]>>) -> Status {
     Status {
         kind,
         mode: (stat.st_mode & 0o7777) as u16,
-        mtime: stat.st_mtime as i64,
+        mtime: stat.st_mtime,
         mtime_nanos: stat.st_mtime_nsec as u32,
         size: if kind == Kind::File { stat.st_size as u64 } else { 0 },
         text,
-        inode: several_names.then_some((stat.st_dev as u64, stat.st_ino as u64)),
+        inode: several_names.then_some((stat.st_dev, stat.st_ino)),
     }
 }

@@ -138,7 +138,7 @@ impl Block<'_> {
         let _watch = self.report.watch(progress.clone());
         thread::scope(|scope| {
             for _ in 0..tasks.len().min(AT_ONCE) {
-                scope.spawn(&work);
+                scope.spawn(work);
             }
         });
         let statuses = statuses.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
