@@ -1,6 +1,7 @@
 //! The command line: clap types and help text, nothing else.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
@@ -61,6 +62,14 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// How long it may take to clean up once it was told to stop, before the process ends regardless. `try` first has
+    /// to wait for the command that it runs, which has a grace period of its own.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(if matches!(self, Command::Try(_)) { 20 } else { 5 })
+    }
 }
 
 /// `monofo upload`.

@@ -11,21 +11,18 @@ use monofo::commands;
 use monofo::config::env::Env;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// How long a stopped command may take to clean up before the process ends regardless.
-const GRACE: Duration = Duration::from_secs(5);
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let env = Env::of_process();
     let cancel = Cancel::new();
-    stop_on_signal(&cancel);
+    stop_on_signal(&cancel, cli.command.grace());
     ExitCode::from(commands::run(cli, &env, &cancel))
 }
 
-/// The first signal asks everybody to stop; a second one, or five seconds, end the process where it is. What is not
+/// The first signal asks everybody to stop; a second one, or the end of the grace period, ends the process where it is. What is not
 /// published by then never shows, and leftovers are swept by the next run.
 #[allow(clippy::exit, reason = "the one place that ends the process without unwinding")]
-fn stop_on_signal(cancel: &Cancel) {
+fn stop_on_signal(cancel: &Cancel, grace: Duration) {
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
     let cancel = cancel.clone();
     thread::spawn(move || {
@@ -33,7 +30,7 @@ fn stop_on_signal(cancel: &Cancel) {
         let Some(first) = signals.next() else { return };
         cancel.stop(first);
         thread::spawn(move || {
-            thread::sleep(GRACE);
+            thread::sleep(grace);
             std::process::exit(128 + first);
         });
         if let Some(second) = signals.next() {

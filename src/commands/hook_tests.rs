@@ -1,11 +1,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::commands::block::AT_ONCE;
+use crate::engine::{Context, DownloadRequest, Outcome, UploadRequest};
+use crate::error::{Class, Error};
 use crate::report::{Mode, Style, Verbosity};
 
 #[derive(Clone, Default)]

@@ -5,6 +5,7 @@ mod artifact;
 mod block;
 mod grace;
 pub mod hook;
+pub mod try_pipeline;
 
 use clap::CommandFactory;
 
@@ -36,7 +37,17 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
             };
             hook::run(phase, env, cancel, &report)
         }
-        Command::Try(_) => 1,
+        Command::Try(asked) => {
+            let request = try_pipeline::TryRequest {
+                pipeline: asked.pipeline,
+                directory: ".".into(),
+                keep: asked.keep,
+                json: cli.output.json,
+                verbose: cli.output.verbose,
+            };
+            let ended = try_pipeline::run(&request, env, cancel);
+            ended.unwrap_or_else(|error| commands.status(Err(error)))
+        }
         Command::Completions { shell } => commands.status(completions(shell)),
     }
 }

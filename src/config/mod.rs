@@ -1,11 +1,12 @@
 //! What the user asked for, complete and validated: environment and plugin configuration into plain requests.
 //!
 //! [`listing`] finds the plugin's configuration, [`plugin`] turns it into requests; [`mistakes`] and [`fields`] are how
-//! it reads JSON so that every mistake is told with its place.
+//! it reads JSON so that every mistake is told with its place. [`pipeline`] reads a whole pipeline file.
 
 pub mod env;
 pub mod fields;
 pub mod listing;
 pub mod mistakes;
+pub mod pipeline;
 pub mod plugin;
 pub mod switches;

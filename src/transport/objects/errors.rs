@@ -166,7 +166,9 @@ impl Place {
             (429 | 500.., _) => {
                 self.unavailable(doing, &why).hint("the service is in trouble or busy: try again later")
             }
-            _ => self.unavailable(doing, &why).hint(self.check_network()),
+            _ => self
+                .unavailable(doing, &why)
+                .hint("the service does not take this request: is the endpoint the right one?"),
         }
     }
 

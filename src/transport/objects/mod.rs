@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::runtime::{Handle, Runtime};
 
 use self::errors::Place;
@@ -168,6 +168,15 @@ impl Objects {
             .map_err(|error| shared.place.explain_listing(&error))
     }
 
+    /// An object with its ETag: some servers leave it out of listings.
+    fn tagged(&self, object: &ObjectMeta) -> Result<ObjectMeta> {
+        if object.e_tag.is_some() {
+            return Ok(object.clone());
+        }
+        let head = self.shared.wait(self.shared.store.head(&object.location))?;
+        head.map_err(|error| self.shared.place.explain("looking at an artifact", &error))
+    }
+
     /// What else the build has, for the hint about a missing artifact; a failure here only makes the hint shorter.
     fn look_around(&self, pick: &Pick, leaves: Vec<String>) -> Seen {
         let mut seen = Seen { leaves, ..Seen::default() };
@@ -200,6 +209,7 @@ impl Transport for Objects {
             let seen = self.look_around(pick, listed.objects.iter().map(leaf).collect());
             return Err(layout::not_there(name, pick, &self.place(), &seen));
         };
+        let newest = &self.tagged(newest)?;
         let reader = download::RangedReader::new(Arc::clone(&self.shared), newest);
         Ok(Download { reader: Box::new(reader), size: Some(newest.size), from: layout::describe(&leaf(newest)) })
     }

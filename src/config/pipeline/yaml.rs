@@ -1,0 +1,354 @@
+//! YAML text to a tree of nodes that know where they stand in the file.
+//!
+//! Reading is that of `buildkite-agent pipeline upload`: anchors, aliases and merge keys are resolved, `yes` and `on` are
+//! text, `0755` is octal, keys become text. An alias stands where its anchor is defined, since that is the line to mend.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use serde_saphyr::Spanned;
+
+use crate::config::mistakes::At;
+
+/// A place in the file, both counted from 1; line 0 means that it is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+pub struct Place {
+    /// Line.
+    pub line: u64,
+    /// Column, in characters.
+    pub column: u64,
+}
+
+/// Something wrong at a place in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where.
+    pub place: Place,
+    /// What is wrong, in lower case and without a final period.
+    pub message: String,
+    /// What to write instead, if that is known.
+    pub hint: Option<String>,
+}
+
+impl Mistake {
+    /// A mistake without a hint.
+    pub fn new(place: Place, message: impl fmt::Display) -> Self {
+        Mistake { place, message: message.to_string(), hint: None }
+    }
+
+    /// Adds what to write instead.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+}
+
+/// A YAML node and the place where it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where it starts.
+    pub place: Place,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// `null`, `~` or nothing.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// An integer or a finite fraction.
+    Number(Number),
+    /// Text.
+    Text(String),
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a mapping, as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Where it starts.
+    pub place: Place,
+    /// Its text; numbers and booleans in their usual spelling.
+    pub text: String,
+    /// Whether it is written as a bare `null` or `~`, which `pipeline upload` refuses.
+    pub bare_null: bool,
+}
+
+/// Reads one YAML document.
+pub fn read(text: &str) -> Result<Node, Mistake> {
+    let options = serde_saphyr::options! { strict_booleans: true, legacy_octal_numbers: true };
+    let root: Spanned<Content> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        let place = error.location().map_or(Place::default(), place);
+        Mistake::new(place, format_args!("not valid YAML: {}", without_place(&error.to_string())))
+            .hint("look at the indentation, quotes and brackets here and on the line above")
+    })?;
+    let node = Node::from(root);
+    refuse_null_keys(&node)?;
+    Ok(node)
+}
+
+fn place(location: serde_saphyr::Location) -> Place {
+    Place { line: location.line(), column: location.column() }
+}
+
+/// The parser's messages carry the place in words; ours stands in front already.
+fn without_place(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    let end = [" at line ", ", set "].iter().filter_map(|mark| first.find(mark)).min();
+    let start = first.strip_prefix("error: ").unwrap_or(first);
+    let cut = first.len() - start.len();
+    first[cut..end.unwrap_or(first.len()).max(cut)].trim_end_matches([':', ' ']).to_string()
+}
+
+fn refuse_null_keys(node: &Node) -> Result<(), Mistake> {
+    match &node.content {
+        Content::List(items) => items.iter().try_for_each(refuse_null_keys),
+        Content::Map(entries) => entries.iter().try_for_each(|(key, value)| {
+            if key.bare_null {
+                return Err(Mistake::new(
+                    key.place,
+                    "a key may not be a bare `null`: `pipeline upload` refuses the file",
+                )
+                .hint("put it in quotes: `\"null\": true`"));
+            }
+            refuse_null_keys(value)
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl From<Spanned<Content>> for Node {
+    fn from(spanned: Spanned<Content>) -> Self {
+        Node { place: place(spanned.defined), content: spanned.value }
+    }
+}
+
+impl Node {
+    /// The value of a key, if this is a mapping that has it.
+    pub fn field(&self, name: &str) -> Option<&Node> {
+        self.entries().iter().find(|(key, _)| key.text == name).map(|(_, value)| value)
+    }
+
+    /// The entries of a mapping; none for anything else.
+    pub fn entries(&self) -> &[(Key, Node)] {
+        match &self.content {
+            Content::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// A scalar as text, the way the agent turns it into an environment value; `None` for null, lists and mappings.
+    pub fn scalar(&self) -> Option<String> {
+        match &self.content {
+            Content::Text(text) => Some(text.clone()),
+            Content::Bool(value) => Some(value.to_string()),
+            Content::Number(number) => Some(number.to_string()),
+            Content::Null | Content::List(_) | Content::Map(_) => None,
+        }
+    }
+
+    /// The same data as JSON, order kept.
+    pub fn to_json(&self) -> Value {
+        match &self.content {
+            Content::Null => Value::Null,
+            Content::Bool(value) => Value::Bool(*value),
+            Content::Number(number) => Value::Number(number.clone()),
+            Content::Text(text) => Value::String(text.clone()),
+            Content::List(items) => Value::Array(items.iter().map(Node::to_json).collect()),
+            Content::Map(entries) => Value::Object(
+                entries.iter().map(|(key, value)| (key.text.clone(), value.to_json())).collect::<Map<_, _>>(),
+            ),
+        }
+    }
+
+    /// Where everything below is written, by its path as the plugin's messages spell it: the key for a value of a mapping,
+    /// the value itself for an element of a list.
+    pub fn places(&self) -> BTreeMap<String, Place> {
+        let mut places = BTreeMap::new();
+        self.add_places(&At::top(), &mut places);
+        places
+    }
+
+    fn add_places(&self, at: &At, places: &mut BTreeMap<String, Place>) {
+        match &self.content {
+            Content::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let at = at.index(index);
+                    places.insert(at.as_str().to_string(), item.place);
+                    item.add_places(&at, places);
+                }
+            }
+            Content::Map(entries) => {
+                for (key, value) in entries {
+                    let at = at.key(&key.text);
+                    places.insert(at.as_str().to_string(), key.place);
+                    value.add_places(&at, places);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Rewrites every text and key below; the first failure stops and is told where.
+    pub fn rewrite(&mut self, change: &mut impl FnMut(&str) -> Result<String, String>) -> Result<(), Mistake> {
+        match &mut self.content {
+            Content::Text(text) => *text = change(text).map_err(|message| Mistake::new(self.place, message))?,
+            Content::List(items) => items.iter_mut().try_for_each(|item| item.rewrite(change))?,
+            Content::Map(entries) => {
+                for (key, value) in entries {
+                    key.text = change(&key.text).map_err(|message| Mistake::new(key.place, message))?;
+                    value.rewrite(change)?;
+                }
+            }
+            Content::Null | Content::Bool(_) | Content::Number(_) => {}
+        }
+        Ok(())
+    }
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Content, E> {
+        Ok(Content::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Content, E> {
+        Ok(Content::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Content, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Content, E> {
+        Ok(Content::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Content, E> {
+        Ok(Content::Number(value.into()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Content, E> {
+        Ok(Content::Number(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Content, E> {
+        Number::from_f64(value).map(Content::Number).ok_or_else(|| E::custom("a number must be finite"))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Content, E> {
+        Ok(Content::Text(value.to_string()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Content, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element::<Spanned<Content>>()? {
+            list.push(Node::from(item));
+        }
+        Ok(Content::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Content, A::Error> {
+        let mut map = Vec::new();
+        while let Some(key) = entries.next_key::<Spanned<Content>>()? {
+            let key = Node::from(key);
+            let bare_null = matches!(key.content, Content::Null);
+            let text = match (bare_null, key.scalar()) {
+                (true, _) => "null".to_string(),
+                (false, Some(text)) => text,
+                (false, None) => return Err(de::Error::custom("a key must be plain text")),
+            };
+            let value = Node::from(entries.next_value::<Spanned<Content>>()?);
+            map.push((Key { place: key.place, text, bare_null }, value));
+        }
+        Ok(Content::Map(map))
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(line: u64, column: u64) -> Place {
+        Place { line, column }
+    }
+
+    #[test]
+    fn nodes_know_their_line_and_column() {
+        let root =
+            read("steps:\n  - command: make\n    plugins:\n      - monofo#v1:\n          upload: { a.tar: [x, y] }\n")
+                .unwrap();
+        let places = root.places();
+        for (path, place) in [
+            ("steps", at(1, 1)),
+            ("steps[0]", at(2, 5)),
+            ("steps[0].command", at(2, 5)),
+            ("steps[0].plugins[0][\"monofo#v1\"].upload", at(5, 11)),
+            ("steps[0].plugins[0][\"monofo#v1\"].upload[\"a.tar\"]", at(5, 21)),
+            ("steps[0].plugins[0][\"monofo#v1\"].upload[\"a.tar\"][1]", at(5, 32)),
+        ] {
+            assert_eq!(places.get(path), Some(&place), "{path}: {places:?}");
+        }
+    }
+
+    #[test]
+    fn an_aliased_or_merged_value_stands_where_it_is_defined() {
+        let root = read("x: &base\n  one: 1\n  two: 2\na: *base\nb:\n  <<: *base\n  two: 3\n").unwrap();
+        assert_eq!(root.field("b").unwrap().to_json(), serde_json::json!({"two": 3, "one": 1}));
+        assert_eq!(root.field("a").unwrap().field("one").unwrap().place.line, 2);
+        assert_eq!(root.field("b").unwrap().field("one").unwrap().place.line, 2);
+        assert_eq!(root.field("b").unwrap().field("two").unwrap().place.line, 7);
+    }
+
+    #[test]
+    fn scalars_are_typed_as_pipeline_upload_types_them() {
+        let root =
+            read("a: yes\nb: true\nc: 0755\nd: 1.5\ne: ~\nf: 'true'\ng: 12345678901234567890\n1: one\n").unwrap();
+        assert_eq!(
+            root.to_json(),
+            serde_json::json!({"a": "yes", "b": true, "c": 493, "d": 1.5, "e": null, "f": "true",
+                "g": 12_345_678_901_234_567_890_u64, "1": "one"})
+        );
+    }
+
+    #[test]
+    fn broken_yaml_is_told_with_its_line() {
+        for (text, line) in [
+            ("a: 1\nb: [1, 2\nc: 3\n", 3),
+            ("a: 1\na: 2\n", 2),
+            ("a:\n\t- x\n", 2),
+            ("a: *nowhere\n", 1),
+            ("a: 1\nb:\n  null: true\n", 3),
+        ] {
+            let mistake = read(text).unwrap_err();
+            assert_eq!(mistake.place.line, line, "{text:?}: {mistake:?}");
+            assert!(!mistake.message.contains("at line "), "{mistake:?}");
+            assert!(mistake.hint.is_some());
+        }
+        assert!(read("a: 1\nb:\n  'null': true\n").is_ok());
+    }
+}

@@ -1,0 +1,211 @@
+//! The transports that the contract is tried on.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use monofo::cancel::Cancel;
+use monofo::config::env::Env;
+use monofo::location::{Bucket, Location};
+use monofo::transport::{Agent, Folder, Limits, Objects, Origin, Transport};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use s3s_fs::FileSystem;
+
+use super::agent::Stub;
+
+/// A transport under test.
+pub struct Subject {
+    open: Box<dyn Fn(Origin) -> Arc<dyn Transport> + Sync>,
+    /// Sizes around this are the interesting ones.
+    pub part: usize,
+    /// How far apart two uploads must be to be told apart by age.
+    pub tick: Duration,
+    /// Largest artifact that the place can take.
+    pub most: usize,
+    /// Counts what lies in the place, finished or not, where that can be seen.
+    pub residue: Option<Box<dyn Fn() -> usize>>,
+    /// Whether it can tell which other steps have an artifact.
+    pub lists_steps: bool,
+}
+
+impl Subject {
+    pub fn open(&self, build: &str, step: Option<&str>, job: &str) -> Arc<dyn Transport> {
+        (self.open)(Origin { build: build.into(), step: step.map(Into::into), job: job.into() })
+    }
+}
+
+/// Small parts make large tests unnecessary, where the place allows them.
+fn small_parts() -> Limits {
+    Limits { part_bytes: 64 << 10, range_bytes: 48 << 10, ..Limits::default() }
+}
+
+pub fn memory() -> Option<Subject> {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let open = move |origin| -> Arc<dyn Transport> {
+        Arc::new(Objects::over(Arc::clone(&store), "a/prefix", small_parts(), origin, Cancel::new()).unwrap())
+    };
+    Some(Subject {
+        open: Box::new(open),
+        part: small_parts().part_bytes,
+        tick: Duration::from_millis(5),
+        most: usize::MAX,
+        residue: None,
+        lists_steps: true,
+    })
+}
+
+pub fn folder() -> Option<Subject> {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().to_owned();
+    Some(Subject {
+        open: Box::new(move |origin| Arc::new(Folder::new(temp.path(), origin, Cancel::new()))),
+        part: 64 << 10,
+        tick: Duration::from_millis(20),
+        most: usize::MAX,
+        residue: Some(Box::new(move || files_below(&root))),
+        lists_steps: true,
+    })
+}
+
+/// S3 takes no part below 5 MiB but the last, and this server insists.
+fn smallest_parts() -> Limits {
+    Limits { part_bytes: 5 << 20, range_bytes: 1 << 20, ..Limits::default() }
+}
+
+/// An S3 server inside this process, over a folder.
+pub fn s3() -> Option<Subject> {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().to_owned();
+    fs::create_dir(root.join("bucket")).unwrap();
+    let server = S3Server::start(&root);
+    let env = Env::of([
+        ("AWS_ENDPOINT_URL", format!("http://{}", server.address)),
+        ("AWS_ACCESS_KEY_ID", "AKTEST".into()),
+        ("AWS_SECRET_ACCESS_KEY", "secret".into()),
+    ]);
+    let bucket = Bucket { name: "bucket".into(), prefix: "p".into() };
+    let open = move |origin| -> Arc<dyn Transport> {
+        let _keep = (&server, &temp);
+        Arc::new(Objects::s3(&bucket, &env, smallest_parts(), origin, Cancel::new()).unwrap())
+    };
+    Some(Subject {
+        open: Box::new(open),
+        part: smallest_parts().part_bytes,
+        tick: Duration::from_millis(1100),
+        most: usize::MAX,
+        residue: Some(Box::new(move || files_below(&root))),
+        lists_steps: true,
+    })
+}
+
+/// The agent's transport over a stand-in for the agent.
+pub fn agent() -> Option<Subject> {
+    let stub = Stub::new();
+    let temporary = stub.temporary();
+    Some(Subject {
+        open: Box::new(move |origin| stub.open(&origin)),
+        part: 64 << 10,
+        tick: Duration::from_millis(5),
+        most: usize::MAX,
+        residue: Some(Box::new(move || files_below(&temporary))),
+        lists_steps: false,
+    })
+}
+
+/// A real agent, on `PATH`, and the endpoint that the environment names.
+pub fn outside_agent() -> Option<Subject> {
+    let outside = Env::of_process();
+    let Some(endpoint) = outside.text("MONOFO_TEST_AGENT_ENDPOINT").map(str::to_owned) else {
+        println!("SKIPPED: MONOFO_TEST_AGENT_ENDPOINT is not set to the address of an agent API");
+        return None;
+    };
+    let open = move |origin: Origin| -> Arc<dyn Transport> {
+        let step = origin.step.unwrap_or_default();
+        let own = [
+            ("BUILDKITE_AGENT_ENDPOINT", endpoint.as_str()),
+            ("BUILDKITE_AGENT_ACCESS_TOKEN", "hunter2hunter2"),
+            ("BUILDKITE_BUILD_ID", &origin.build),
+            ("BUILDKITE_JOB_ID", &origin.job),
+            ("BUILDKITE_STEP_KEY", &step),
+        ];
+        Arc::new(Agent::new(&Env::of(outside.iter().chain(own)), Cancel::new()).unwrap())
+    };
+    Some(Subject {
+        open: Box::new(open),
+        part: 64 << 10,
+        tick: Duration::from_millis(5),
+        most: usize::MAX,
+        residue: None,
+        lists_steps: false,
+    })
+}
+
+/// A server that the environment names, with the sizes of real use.
+fn outside(variable: &str, most: usize) -> Option<Subject> {
+    let env = Env::of_process();
+    let Some(url) = env.text(variable) else {
+        println!("SKIPPED: {variable} is not set; `scripts/peers/object-servers` starts servers and sets it");
+        return None;
+    };
+    let location = Location::parse(url).unwrap();
+    let open = move |origin| -> Arc<dyn Transport> {
+        Arc::new(match &location {
+            Location::S3(bucket) => Objects::s3(bucket, &env, Limits::default(), origin, Cancel::new()).unwrap(),
+            Location::Gs(bucket) => Objects::gs(bucket, &env, Limits::default(), origin, Cancel::new()).unwrap(),
+            other => panic!("{other} is not a bucket"),
+        })
+    };
+    Some(Subject {
+        open: Box::new(open),
+        part: Limits::default().part_bytes,
+        tick: Duration::from_millis(1100),
+        most,
+        residue: None,
+        lists_steps: true,
+    })
+}
+
+pub fn outside_s3() -> Option<Subject> {
+    outside("MONOFO_TEST_S3_URL", usize::MAX)
+}
+
+pub fn outside_gs() -> Option<Subject> {
+    outside("MONOFO_TEST_GS_URL", usize::MAX)
+}
+
+fn files_below(folder: &Path) -> usize {
+    walkdir::WalkDir::new(folder).into_iter().filter(|entry| entry.as_ref().unwrap().file_type().is_file()).count()
+}
+
+/// Serves a folder as S3 until dropped.
+struct S3Server {
+    address: SocketAddr,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl S3Server {
+    fn start(root: &Path) -> Self {
+        let mut builder = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
+        builder.set_auth(SimpleAuth::from_single("AKTEST", "secret"));
+        let service = builder.build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+                });
+            }
+        });
+        S3Server { address, _runtime: runtime }
+    }
+}
