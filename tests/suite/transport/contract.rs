@@ -9,16 +9,16 @@ use monofo::transport::{Pick, Transport};
 
 use super::subjects::{self, Subject};
 
-pub fn name(name: &str) -> ArtifactName {
+pub(super) fn name(name: &str) -> ArtifactName {
     ArtifactName::new(name).unwrap()
 }
 
-pub fn pick(build: &str, step: Option<&str>) -> Pick {
+pub(super) fn pick(build: &str, step: Option<&str>) -> Pick {
     Pick { build: build.into(), step: step.map(Into::into) }
 }
 
 /// Bytes that differ from place to place, so that swapped or repeated blocks are noticed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -31,7 +31,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-pub fn put(transport: &dyn Transport, artifact: &str, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn put(transport: &dyn Transport, artifact: &str, bytes: &[u8]) -> Result<(), Error> {
     let mut upload = transport.upload(&name(artifact))?;
     // Odd pieces: cuts of parts must not depend on the sizes of writes.
     for piece in bytes.chunks(10_007) {
@@ -40,7 +40,7 @@ pub fn put(transport: &dyn Transport, artifact: &str, bytes: &[u8]) -> Result<()
     upload.finish()
 }
 
-pub fn get(transport: &dyn Transport, artifact: &str, pick: &Pick) -> Result<Vec<u8>, Error> {
+pub(super) fn get(transport: &dyn Transport, artifact: &str, pick: &Pick) -> Result<Vec<u8>, Error> {
     let mut download = transport.download(&name(artifact), pick)?;
     let mut bytes = Vec::new();
     download.reader.read_to_end(&mut bytes).map_err(|error| from_io("reading", error))?;
