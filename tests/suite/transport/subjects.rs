@@ -31,8 +31,8 @@ pub(super) struct Subject {
     pub(super) most: usize,
     /// Counts what lies in the place, finished or not, where that can be seen.
     pub(super) residue: Option<Box<dyn Fn() -> usize>>,
-    /// Whether it can tell which other steps have an artifact.
-    pub(super) lists_steps: bool,
+    /// Whether places follow our layout: then other steps can be told, and ids can be anything.
+    pub(super) own_layout: bool,
 }
 
 impl Subject {
@@ -57,7 +57,7 @@ pub(super) fn memory() -> Option<Subject> {
         tick: Duration::from_millis(5),
         most: usize::MAX,
         residue: None,
-        lists_steps: true,
+        own_layout: true,
     })
 }
 
@@ -70,7 +70,7 @@ pub(super) fn folder() -> Option<Subject> {
         tick: Duration::from_millis(20),
         most: usize::MAX,
         residue: Some(Box::new(move || files_below(&root))),
-        lists_steps: true,
+        own_layout: true,
     })
 }
 
@@ -101,7 +101,7 @@ pub(super) fn s3() -> Option<Subject> {
         tick: Duration::from_millis(1100),
         most: usize::MAX,
         residue: Some(Box::new(move || files_below(&root))),
-        lists_steps: true,
+        own_layout: true,
     })
 }
 
@@ -115,11 +115,12 @@ pub(super) fn agent() -> Option<Subject> {
         tick: Duration::from_millis(5),
         most: usize::MAX,
         residue: Some(Box::new(move || files_below(&temporary))),
-        lists_steps: false,
+        own_layout: false,
     })
 }
 
-/// A real agent, on `PATH`, and the endpoint that the environment names.
+/// A real agent, on `PATH`, and the endpoint that the environment names. An upload does not tell its build or step, so the
+/// API there must read them from the job's id, `<build>@<step>.<job>`, with `_<code point>_` for odd characters.
 pub(super) fn outside_agent() -> Option<Subject> {
     let outside = Env::of_process();
     let Some(endpoint) = outside.text("MONOFO_TEST_AGENT_ENDPOINT").map(str::to_owned) else {
@@ -128,11 +129,16 @@ pub(super) fn outside_agent() -> Option<Subject> {
     };
     let open = move |origin: Origin| -> Arc<dyn Transport> {
         let step = origin.step.unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let escape = |text: &str| -> String {
+            text.chars().map(|c| if plain(c) { c.to_string() } else { format!("_{:x}_", u32::from(c)) }).collect()
+        };
+        let job = format!("{}@{}.{}", escape(&origin.build), escape(&step), escape(&origin.job));
         let own = [
             ("BUILDKITE_AGENT_ENDPOINT", endpoint.as_str()),
             ("BUILDKITE_AGENT_ACCESS_TOKEN", "hunter2hunter2"),
             ("BUILDKITE_BUILD_ID", &origin.build),
-            ("BUILDKITE_JOB_ID", &origin.job),
+            ("BUILDKITE_JOB_ID", &job),
             ("BUILDKITE_STEP_KEY", &step),
         ];
         Arc::new(Agent::new(&Env::of(outside.iter().chain(own)), Cancel::new()).unwrap())
@@ -143,7 +149,7 @@ pub(super) fn outside_agent() -> Option<Subject> {
         tick: Duration::from_millis(5),
         most: usize::MAX,
         residue: None,
-        lists_steps: false,
+        own_layout: false,
     })
 }
 
@@ -168,7 +174,7 @@ fn outside(variable: &str, most: usize) -> Option<Subject> {
         tick: Duration::from_millis(1100),
         most,
         residue: None,
-        lists_steps: true,
+        own_layout: true,
     })
 }
 
