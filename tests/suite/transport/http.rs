@@ -30,6 +30,8 @@ pub(super) enum Fault {
     Status(u16, String),
     /// The connection ends after so many bytes of the body.
     CutAfter(usize),
+    /// The answer is short by so many bytes, and says so.
+    Short(usize),
     /// Nothing more comes after so many bytes of the body.
     StallAfter(usize),
     /// Not even headers come.
@@ -132,6 +134,7 @@ impl State {
         };
         match fault {
             Some(Fault::Lose) => return,
+            Some(Fault::Short(count)) => answer.body.truncate(answer.body.len().saturating_sub(count)),
             Some(Fault::CutAfter(count)) => cut = Some(count),
             Some(Fault::StallAfter(count)) => (cut, stall) = (Some(count), true),
             Some(Fault::Header(name, value)) => {
