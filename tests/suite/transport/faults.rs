@@ -144,7 +144,7 @@ fn a_range_that_breaks_off_is_taken_up_where_it_stopped() {
 #[test]
 fn a_body_that_always_ends_early_is_an_error_and_never_short_data() {
     for size in [5_000, 35_000] {
-        for fault in [Fault::CutAfter(0), Fault::StallAfter(0), Fault::CutAfter(4_999)] {
+        for fault in [Fault::CutAfter(0), Fault::StallAfter(0)] {
             let bucket = Bucket::start(always(Request::reads_object, fault));
             bucket.insert(KEY, noise(1, size));
             let started = Instant::now();
