@@ -42,14 +42,15 @@ STUB
   chmod +x "$1"
 }
 
-# A cargo that takes its time to build the stand-in and writes it in two halves, as a linker may.
+# A cargo that takes its time to "build" the stand-in, and insists on being told where to.
 stub_cargo() {
   stub_binary "$BATS_TEST_TMPDIR/built"
   cat >"$TOOLS/cargo" <<STUB
 #!/usr/bin/env bash
 echo "cargo \$* in \$PWD" >>"$BATS_TEST_TMPDIR/cargo.log"
 [[ -z "\${STUB_CARGO_FAILS:-}" ]] || exit 101
-while [[ "\$1" != --target-dir ]]; do shift; done
+while ((\$#)) && [[ "\$1" != --target-dir ]]; do shift; done
+[[ "\$#" -gt 0 ]] || exit 102
 mkdir -p "\$2/release"
 cp "$BATS_TEST_TMPDIR/built" "\$2/release/.monofo.\$\$"
 sleep 0.2

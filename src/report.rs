@@ -173,7 +173,9 @@ impl Report {
             self.warning_line(&format!("{}: {}", clean(name), clean(warning)), !outcome.moved);
         }
         match (outcome.moved, &outcome.from) {
-            (false, _) => self.note(format_args!("{name}: nothing to {}", verb.name())),
+            // Whoever asked for no warning still sees why nothing came of the artifact.
+            (false, _) if outcome.warnings.is_empty() => self.note(format_args!("{name}: nothing to {}", verb.name())),
+            (false, _) => {}
             (true, None) => self.note(line::outcome(verb, name, outcome)),
             (true, Some(from)) => {
                 self.note(line::outcome(verb, name, outcome));

@@ -23,11 +23,39 @@ use crate::context::Context;
 use crate::error::{Class, Error, Result, from_io};
 use crate::text::Shown;
 
-/// Input and output of one span, reused.
+/// Input and output of one span. The vectors only ever grow, since clearing memory anew costs as much as filling it;
+/// the lengths say how much of them counts.
 #[derive(Default)]
 struct Buffer {
     input: Vec<u8>,
+    input_len: usize,
     output: Vec<u8>,
+    output_len: usize,
+}
+
+impl Buffer {
+    /// Forgets what it held, and makes room for a block.
+    fn start(&mut self, block_size: usize) {
+        (self.input_len, self.output_len) = (0, 0);
+        if self.input.len() < block_size {
+            self.input.resize(block_size, 0);
+        }
+    }
+
+    /// The next `len` bytes of the block, to be filled.
+    fn next(&mut self, len: usize) -> &mut [u8] {
+        let start = self.input_len;
+        self.input_len += len;
+        &mut self.input[start..self.input_len]
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.input[..self.input_len]
+    }
+
+    fn output(&self) -> &[u8] {
+        &self.output[..self.output_len]
+    }
 }
 
 /// The buffers of the whole process. 20 of them, each up to 4 MiB in and as much out, stay well below 256 MiB.
@@ -117,13 +145,9 @@ pub fn compress(
                 context.cancel.check()?;
                 let mut lent = Lent::take();
                 let buffer = lent.buffer();
-                buffer.input.clear();
-                buffer.output.clear();
-                let block = codec.block_size() as u64;
-                let n = (&mut input)
-                    .take(block)
-                    .read_to_end(&mut buffer.input)
-                    .map_err(|e| from_io("cannot read the archive", e))?;
+                buffer.start(codec.block_size());
+                buffer.input_len = fill(&mut input, &mut buffer.input[..codec.block_size()])?;
+                let n = buffer.input_len;
                 if n == 0 {
                     break;
                 }
@@ -222,14 +246,13 @@ impl Worker<'_> {
         let block = self.codec.block_size() as u64;
         let start = index * block;
         let end = (start + block).min(self.layout.len());
-        buffer.input.clear();
-        buffer.output.clear();
+        buffer.start(self.codec.block_size());
         self.layout.parts(start, end, scratch, |part| {
             match part {
-                Part::Bytes(bytes) => buffer.input.extend_from_slice(bytes),
-                Part::Zeros(count) => buffer.input.resize(buffer.input.len() + as_len(count), 0),
+                Part::Bytes(bytes) => buffer.next(bytes.len()).copy_from_slice(bytes),
+                Part::Zeros(count) => buffer.next(as_len(count)).fill(0),
                 Part::Content { entry, offset, len } => {
-                    self.read(entry, offset, as_len(len), &mut buffer.input)?;
+                    self.read(entry, offset, buffer.next(as_len(len)))?;
                     self.context.progress.add(len);
                 }
             }
@@ -238,8 +261,8 @@ impl Worker<'_> {
         encode(self.codec, buffer, encoder)
     }
 
-    /// Appends exactly `len` bytes of a file, and makes sure that it is still what was selected.
-    fn read(&self, entry: &Entry, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+    /// Fills `out` from a file, and makes sure that it is still what was selected.
+    fn read(&self, entry: &Entry, offset: u64, out: &mut [u8]) -> Result<()> {
         let name = self.files.name(entry);
         let changed = |how: &str| {
             Error::new(Class::Changed, format_args!("`{}` {how} while it was packed", Shown(name)))
@@ -253,13 +276,9 @@ impl Worker<'_> {
                 Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
             }
         })?;
-        let start = out.len();
-        out.resize(start + len, 0);
         let mut have = 0;
-        while have < len {
-            let into = &mut out[start + have..];
-            let at = offset + have as u64;
-            match rustix::io::pread(&file, into, at) {
+        while have < out.len() {
+            match rustix::io::pread(&file, &mut out[have..], offset + have as u64) {
                 Ok(0) => return Err(changed("became shorter")),
                 Ok(n) => have += n,
                 Err(Errno::INTR) => {}
@@ -284,9 +303,30 @@ fn encode(codec: Codec, buffer: &mut Buffer, encoder: &mut Option<Box<dyn Encode
         *encoder = codec.encoder()?;
     }
     match encoder {
-        Some(encoder) => encoder.block(&buffer.input, &mut buffer.output),
+        Some(encoder) => {
+            let bound = encoder.bound(buffer.input_len);
+            if buffer.output.len() < bound {
+                buffer.output.resize(bound, 0);
+            }
+            buffer.output_len = encoder.block(&buffer.input[..buffer.input_len], &mut buffer.output)?;
+            Ok(())
+        }
         None => Ok(()),
     }
+}
+
+/// Reads until the buffer is full or the input ends.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
+    let mut have = 0;
+    while have < buffer.len() {
+        match input.read(&mut buffer[have..]) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(from_io("cannot read the archive", e)),
+        }
+    }
+    Ok(have)
 }
 
 /// A length within one block.
@@ -310,9 +350,9 @@ fn write_in_order(receiver: Receiver<Filled>, codec: Codec, out: &mut dyn Write)
         waiting.insert(index, filled?);
         while let Some(mut lent) = waiting.remove(&next) {
             let buffer = lent.buffer();
-            let bytes = if codec == Codec::None { &buffer.input } else { &buffer.output };
+            let bytes = if codec == Codec::None { buffer.input() } else { buffer.output() };
             emit(bytes)?;
-            framing.see(&buffer.input);
+            framing.see(buffer.input());
             next += 1;
         }
     }

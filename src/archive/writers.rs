@@ -29,7 +29,9 @@ const CHUNKS: usize = 3;
 struct Batch {
     files: Vec<Small>,
     paths: Vec<u8>,
+    /// Only ever grows; `used` says how much of it counts.
     content: Vec<u8>,
+    used: usize,
     folders: usize,
 }
 
@@ -152,15 +154,18 @@ impl Writers<'_> {
         read: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
         let new_folder = self.batch.files.last().is_none_or(|last| !Arc::ptr_eq(&last.folder, folder));
-        let full = self.batch.content.len() + len > BATCH_BYTES
+        let full = self.batch.used + len > BATCH_BYTES
             || self.batch.files.len() == BATCH_FILES
             || new_folder && self.batch.folders == BATCH_FOLDERS;
         if full {
             self.flush()?;
         }
-        let start = self.batch.content.len();
-        self.batch.content.resize(start + len, 0);
-        read(&mut self.batch.content[start..])?;
+        let (start, end) = (self.batch.used, self.batch.used + len);
+        if self.batch.content.len() < end {
+            self.batch.content.resize(end.max(BATCH_BYTES), 0);
+        }
+        read(&mut self.batch.content[start..end])?;
+        self.batch.used = end;
         self.batch.paths.extend_from_slice(path);
         self.batch.folders += usize::from(new_folder || self.batch.files.is_empty());
         self.batch.files.push(Small {
@@ -293,7 +298,7 @@ fn write(job: Job, umask: u32, spent: &Sender<Batch>) -> Result<()> {
             }
             batch.files.clear();
             batch.paths.clear();
-            batch.content.clear();
+            batch.used = 0;
             batch.folders = 0;
             // Nobody needs it back when the archive has been read.
             let _ = spent.send(batch);

@@ -142,7 +142,7 @@ impl Block<'_> {
             }
         });
         let statuses = statuses.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let interrupted = [130, 143].into_iter().find(|status| statuses.contains(status));
+        let interrupted = statuses.iter().copied().find(|status| *status > 128);
         interrupted.or_else(|| statuses.into_iter().find(|status| *status != 0)).unwrap_or(0)
     }
 

@@ -116,10 +116,11 @@ fn cannot_tell(candidates: &[Value], with_null: bool) -> Error {
             .hint("take every null out of the plugin's configuration, or list it under a location ending in `monofo`");
     }
     let count = candidates.len();
-    let what = if with_null { "listings of this plugin hold null" } else { "listings of this plugin" };
-    let error = Error::usage(format_args!("{CONFIGURATION} is not set, and the step has {count} {what}"));
+    let how = if with_null { ", each with a null in its configuration" } else { "" };
+    let error =
+        Error::usage(format_args!("{CONFIGURATION} is not set, and the step lists this plugin {count} times{how}"));
     error.hint(match with_null {
-        true => "the agent hides a configuration that holds null; leave those keys out, or list the plugin once",
+        true => "the agent hides a configuration that holds null from the hook; leave those keys out",
         false => "list the plugin once with everything in it, or use buildkite-agent 3.28.1 or newer",
     })
 }

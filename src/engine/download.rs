@@ -1,6 +1,6 @@
 //! An artifact to files.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +46,12 @@ pub fn download(request: &DownloadRequest, transport: &dyn Transport, context: &
 /// Unpacks an archive of any known compression below `into`. Blocks.
 pub fn inflate(input: Box<dyn Read + Send>, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
     let decoded = codec::decode(input)?;
-    unpack(ReadAhead::new(decoded), into, same_owner, context)
+    if decoded.compressed {
+        unpack(ReadAhead::new(decoded.reader), into, same_owner, context)
+    } else {
+        // Large files are then read straight into what the writers write from.
+        unpack(BufReader::with_capacity(64 << 10, decoded.reader), into, same_owner, context)
+    }
 }
 
 /// Puts a plain file at its name below `into`: written beside its place, then renamed, following no link.

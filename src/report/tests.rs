@@ -94,6 +94,15 @@ fn an_empty_artifact_is_a_loud_warning_and_left_out_files_are_a_quiet_one() {
 }
 
 #[test]
+fn an_empty_artifact_without_a_warning_is_still_mentioned() {
+    let (report, _, err) = report(Style::Plain, Verbosity::Normal);
+    report.begin_block(Verb::Upload, 2);
+    report.outcome("a.tar", &Outcome::default());
+    report.outcome("b.tar", &Outcome { warnings: vec!["nothing matched".into()], ..Outcome::default() });
+    assert_eq!(err.text(), "a.tar: nothing to upload\nwarning: b.tar: nothing matched\n");
+}
+
+#[test]
 fn no_text_can_open_a_group_or_drive_a_terminal() {
     let (report, _, err) = report(Style::Plain, Verbosity::Normal);
     report.warning("bad\x1b[2J \\x0a\n+++ fake");

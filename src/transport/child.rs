@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -22,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Time for output to arrive after the program ended: its own children may still hold the pipes.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
-/// Output kept of each stream, from its end.
+/// Output kept of each stream, from its end, at least.
 const KEPT: usize = 4 << 20;
 
 /// A finished program.
@@ -86,8 +87,8 @@ pub(super) fn run(
         .stderr(Stdio::piped())
         .spawn()
         .or_fail(|| format!("cannot run `{}`", program.display()))?;
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
+    let stdout = Said::by(child.stdout.take());
+    let stderr = Said::by(child.stderr.take());
     let started = Instant::now();
     let ended = loop {
         if let Some(status) = child.try_wait().or_fail(|| "cannot wait for a program")? {
@@ -104,8 +105,7 @@ pub(super) fn run(
     if !matches!(ended, Ok(Some(_))) {
         stop(&mut child);
     }
-    let finished = Finished { status: ended?, stdout: received(&stdout), stderr: received(&stderr) };
-    Ok(finished)
+    Ok(Finished { status: ended?, stdout: stdout.text(), stderr: stderr.text() })
 }
 
 /// Asks a program to stop, and ends it when it does not.
@@ -124,38 +124,40 @@ fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Reads a stream on a thread of its own, so that a program never blocks on a full pipe.
-fn collect(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::channel();
-    if let Some(mut stream) = stream {
-        std::thread::spawn(move || {
-            let mut block = vec![0; 16 << 10];
-            while let Ok(count @ 1..) = stream.read(&mut block) {
-                if sender.send(block[..count].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-    }
-    receiver
+/// The end of what a stream said, read on a thread of its own so that a program never blocks on a full pipe.
+struct Said {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reading: Option<JoinHandle<()>>,
 }
 
-/// What a stream said, waiting a moment for its end.
-fn received(stream: &Receiver<Vec<u8>>) -> String {
-    let deadline = Instant::now() + LAST_OUTPUT;
-    let mut said = Vec::new();
-    loop {
-        match stream.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(block) => {
-                said.extend_from_slice(&block);
-                if said.len() > 2 * KEPT {
-                    said.drain(..said.len() - KEPT);
+impl Said {
+    fn by(stream: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&bytes);
+        let reading = stream.map(|mut stream| {
+            std::thread::spawn(move || {
+                let mut block = vec![0; 16 << 10];
+                while let Ok(count @ 1..) = stream.read(&mut block) {
+                    let mut said = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    said.extend_from_slice(&block[..count]);
+                    if said.len() > 2 * KEPT {
+                        let surplus = said.len() - KEPT;
+                        said.drain(..surplus);
+                    }
                 }
-            }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-        }
+            })
+        });
+        Said { bytes, reading }
     }
-    String::from_utf8_lossy(&said).into_owned()
+
+    /// All of it, waiting a moment for the end.
+    fn text(&self) -> String {
+        let ended = Instant::now();
+        while self.reading.as_ref().is_some_and(|thread| !thread.is_finished()) && ended.elapsed() < LAST_OUTPUT {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
 }
 
 #[cfg(test)]

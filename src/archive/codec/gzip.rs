@@ -23,28 +23,36 @@ impl GzipEncoder {
     }
 }
 
+/// Header and trailer of a member.
+const AROUND: usize = HEADER.len() + 8;
+
 impl Encoder for GzipEncoder {
-    fn block(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<()> {
+    /// A stored deflate block costs five bytes for every 16 KiB at the least.
+    fn bound(&self, len: usize) -> usize {
+        len.div_ceil(MEMBER).max(1) * (AROUND + 64) + len + len / 1024
+    }
+
+    fn block(&mut self, input: &[u8], output: &mut [u8]) -> Result<usize> {
+        let mut at = 0;
         for member in input.chunks(MEMBER) {
-            output.extend_from_slice(&HEADER);
+            output[at..at + HEADER.len()].copy_from_slice(&HEADER);
+            at += HEADER.len();
             self.deflate.reset();
-            loop {
-                output.reserve(64 << 10);
-                let at = usize::try_from(self.deflate.total_in()).unwrap_or(usize::MAX);
-                let status = self
-                    .deflate
-                    .compress_vec(&member[at..], output, FlushCompress::Finish)
-                    .map_err(|e| Error::failed("deflate failed").caused_by(e))?;
-                if status == Status::StreamEnd {
-                    break;
-                }
+            let status = self
+                .deflate
+                .compress(member, &mut output[at..], FlushCompress::Finish)
+                .map_err(|e| Error::failed("deflate failed").caused_by(e))?;
+            if status != Status::StreamEnd {
+                return Err(Error::failed("deflate made more than it may"));
             }
+            at += usize::try_from(self.deflate.total_out()).unwrap_or(usize::MAX);
             let mut crc = Crc::new();
             crc.update(member);
-            output.extend_from_slice(&crc.sum().to_le_bytes());
-            output.extend_from_slice(&crc.amount().to_le_bytes());
+            output[at..at + 4].copy_from_slice(&crc.sum().to_le_bytes());
+            output[at + 4..at + 8].copy_from_slice(&crc.amount().to_le_bytes());
+            at += 8;
         }
-        Ok(())
+        Ok(at)
     }
 }
 

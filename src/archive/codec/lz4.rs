@@ -72,24 +72,22 @@ impl Lz4Encoder {
 }
 
 impl Encoder for Lz4Encoder {
-    fn block(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<()> {
-        let start = output.len();
-        let most = lz4_flex::block::get_maximum_output_size(input.len());
-        output.resize(start + 4 + most, 0);
-        let len = lz4_flex::block::compress_into(input, &mut output[start + 4..])
+    fn bound(&self, len: usize) -> usize {
+        4 + lz4_flex::block::get_maximum_output_size(len)
+    }
+
+    fn block(&mut self, input: &[u8], output: &mut [u8]) -> Result<usize> {
+        let (word, packed) = output.split_at_mut(4);
+        let len = lz4_flex::block::compress_into(input, packed)
             .map_err(|e| Error::failed("LZ4 compression failed").caused_by(e))?;
-        let word = if len < input.len() {
-            output.truncate(start + 4 + len);
-            len
-        } else {
-            output.truncate(start + 4);
-            output.extend_from_slice(input);
-            input.len()
-        };
-        let word = u32::try_from(word).map_err(|_| Error::failed("an LZ4 block is larger than 2 GiB"))?;
-        let word = if len < input.len() { word } else { word | STORED };
-        output[start..start + 4].copy_from_slice(&word.to_le_bytes());
-        Ok(())
+        let stored = len >= input.len();
+        if stored {
+            packed[..input.len()].copy_from_slice(input);
+        }
+        let len = len.min(input.len());
+        let size = u32::try_from(len).map_err(|_| Error::failed("an LZ4 block is larger than 2 GiB"))?;
+        word.copy_from_slice(&(if stored { size | STORED } else { size }).to_le_bytes());
+        Ok(4 + len)
     }
 }
 

@@ -20,8 +20,11 @@ use crate::error::{Class, Error, Result, from_io};
 
 /// Compresses blocks on one thread.
 pub trait Encoder: Send {
-    /// Appends a block's compressed form.
-    fn block(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<()>;
+    /// Most bytes that a block of `len` bytes can become.
+    fn bound(&self, len: usize) -> usize;
+
+    /// Compresses a block into `output`, which holds at least [`Encoder::bound`] bytes. Returns the length.
+    fn block(&mut self, input: &[u8], output: &mut [u8]) -> Result<usize>;
 }
 
 /// A compression with its level.
@@ -118,11 +121,19 @@ impl Framing {
     }
 }
 
+/// The content of an archive, decompressed.
+pub struct Decoded {
+    /// The bytes.
+    pub reader: Box<dyn Read + Send>,
+    /// Whether reading them takes decompression, which is worth a thread of its own.
+    pub compressed: bool,
+}
+
 /// Undoes whatever compression the bytes show, told by their first bytes and not by a name.
 ///
 /// Reads several members or frames in sequence, and skippable frames. The end of the result has been checked: a cut or
 /// changed stream ends in an error of class [`Class::Damaged`], inside the [`io::Error`].
-pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
+pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Decoded> {
     let mut head = [0u8; 4];
     let mut have = 0;
     while have < head.len() {
@@ -136,23 +147,24 @@ pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
     let head = &head[..have];
     let input: Box<dyn Read + Send> = Box::new(io::Cursor::new(head.to_vec()).chain(input));
     let magic = <[u8; 4]>::try_from(head).map(u32::from_le_bytes).ok();
-    Ok(match magic {
+    let reader: Box<dyn Read + Send> = match magic {
         _ if head.starts_with(&[0x1f, 0x8b]) => {
             Box::new(Checked { inner: gzip::GzipDecoder::new(input), what: "gzip" })
         }
         Some(magic) if lz4::is_magic(magic) => Box::new(Checked { inner: lz4::Lz4Decoder::new(input), what: "LZ4" }),
         Some(magic) if zst::is_magic(magic) => Box::new(Checked { inner: zst::decoder(input)?, what: "zstd" }),
         // Skippable frames may open an LZ4 or a zstd stream; the frame after them decides.
-        Some(magic) if is_skippable(magic) => skippable_then(input)?,
-        _ => input,
-    })
+        Some(magic) if is_skippable(magic) => return skippable_then(input),
+        _ => return Ok(Decoded { reader: input, compressed: false }),
+    };
+    Ok(Decoded { reader, compressed: true })
 }
 
 fn is_skippable(magic: u32) -> bool {
     magic & 0xffff_fff0 == 0x184d_2a50
 }
 
-fn skippable_then(mut input: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
+fn skippable_then(mut input: Box<dyn Read + Send>) -> Result<Decoded> {
     let mut head = [0u8; 8];
     let cut = |e: io::Error| match e.kind() {
         io::ErrorKind::UnexpectedEof => Error::damaged("truncated inside a skippable frame"),
@@ -204,7 +216,11 @@ mod tests {
         let mut encoder = codec.encoder().unwrap();
         for block in data.chunks(codec.block_size()) {
             match &mut encoder {
-                Some(encoder) => encoder.block(block, &mut out).unwrap(),
+                Some(encoder) => {
+                    let mut packed = vec![0; encoder.bound(block.len())];
+                    let len = encoder.block(block, &mut packed).unwrap();
+                    out.extend_from_slice(&packed[..len]);
+                }
                 None => out.extend_from_slice(block),
             }
             framing.see(block);
@@ -219,7 +235,7 @@ mod tests {
 
     fn decoded(data: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        decode(Box::new(io::Cursor::new(data))).map_err(io::Error::from)?.read_to_end(&mut out)?;
+        decode(Box::new(io::Cursor::new(data))).map_err(io::Error::from)?.reader.read_to_end(&mut out)?;
         Ok(out)
     }
 

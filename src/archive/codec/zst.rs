@@ -25,15 +25,12 @@ impl ZstdEncoder {
 }
 
 impl Encoder for ZstdEncoder {
-    fn block(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<()> {
-        let start = output.len();
-        output.resize(start + zstd::zstd_safe::compress_bound(input.len()), 0);
-        let len = self
-            .0
-            .compress_to_buffer(input, &mut output[start..])
-            .map_err(|e| Error::failed("zstd compression failed").caused_by(e))?;
-        output.truncate(start + len);
-        Ok(())
+    fn bound(&self, len: usize) -> usize {
+        zstd::zstd_safe::compress_bound(len)
+    }
+
+    fn block(&mut self, input: &[u8], output: &mut [u8]) -> Result<usize> {
+        self.0.compress_to_buffer(input, output).map_err(|e| Error::failed("zstd compression failed").caused_by(e))
     }
 }
 

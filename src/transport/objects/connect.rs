@@ -89,6 +89,7 @@ pub(super) fn gs(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn
         check_address("STORAGE_EMULATOR_HOST", &address)?;
         // An empty token keeps the machine's own credentials from being looked for, or sent.
         builder = builder.with_base_url(&address).with_bearer_token("").with_skip_signature(true);
+        builder = builder.with_http_connector(Watch::new(limits).for_emulator());
         endpoint = Some(address);
     }
     let place = Place {

@@ -168,9 +168,9 @@ impl Objects {
             .map_err(|error| shared.place.explain_listing(&error))
     }
 
-    /// An object with its ETag: some servers leave it out of listings.
+    /// An object with an ETag to pin requests to: some servers leave it out of listings, or write it without its quotes.
     fn tagged(&self, object: &ObjectMeta) -> Result<ObjectMeta> {
-        if object.e_tag.is_some() {
+        if object.e_tag.as_ref().is_some_and(|tag| tag.ends_with('"')) {
             return Ok(object.clone());
         }
         let head = self.shared.wait(self.shared.store.head(&object.location))?;

@@ -147,12 +147,14 @@ impl Drop for ObjectUpload {
     fn drop(&mut self) {
         let Some(mut multipart) = self.multipart.take() else { return };
         let under_way = &mut self.under_way;
-        let abandon = async {
-            under_way.shutdown().await;
-            multipart.abort().await
-        };
         let limit = self.shared.limits.abort;
-        let aborted = self.shared.runtime.handle().block_on(async { tokio::time::timeout(limit, abandon).await });
+        let aborted = self.shared.runtime.handle().block_on(async {
+            // A part that is still under way when its upload is aborted can be stored after that, and nobody would remove
+            // it: those that can end soon do, the others are cut off.
+            let _ = tokio::time::timeout(limit / 2, async { while under_way.join_next().await.is_some() {} }).await;
+            under_way.shutdown().await;
+            tokio::time::timeout(limit / 2, multipart.abort()).await
+        });
         if !matches!(aborted, Ok(Ok(()))) {
             tracing::warn!(
                 place = %self.shared.place,

@@ -14,12 +14,12 @@ use monofo::transport::{Agent, Origin, Transport};
 use super::contract::{get, name, noise, pick, put};
 
 /// A stand-in agent with its store, in a folder of its own.
-pub struct Stub {
+pub(super) struct Stub {
     folder: tempfile::TempDir,
 }
 
 impl Stub {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("bin/buildkite-agent");
         for part in ["bin", "store", "tmp"] {
@@ -44,7 +44,7 @@ impl Stub {
         ])
     }
 
-    pub fn open(&self, origin: &Origin) -> Arc<dyn Transport> {
+    pub(super) fn open(&self, origin: &Origin) -> Arc<dyn Transport> {
         Arc::new(Agent::new(&self.env(origin, ""), Cancel::new()).unwrap())
     }
 
@@ -53,7 +53,7 @@ impl Stub {
         Agent::with_search_limit(&self.env(&origin, mode), Cancel::new(), Duration::from_millis(500)).unwrap()
     }
 
-    pub fn temporary(&self) -> PathBuf {
+    pub(super) fn temporary(&self) -> PathBuf {
         self.folder.path().join("tmp")
     }
 }

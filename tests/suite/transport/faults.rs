@@ -156,6 +156,16 @@ fn a_body_that_always_ends_early_is_an_error_and_never_short_data() {
 }
 
 #[test]
+fn an_answer_shorter_than_its_range_is_never_taken_for_the_whole() {
+    let bucket = Bucket::start(always(Request::reads_object, Fault::Short(1)));
+    bucket.insert(KEY, noise(1, 35_000));
+    check_error(&fetch(&over(&bucket)).unwrap_err(), Class::Unavailable, &["ended after"]);
+    let bucket = Bucket::start(always(Request::reads_object, Fault::Short(1)));
+    bucket.insert(KEY, noise(1, 5_000));
+    check_error(&fetch(&over(&bucket)).unwrap_err(), Class::Changed, &["replaced"]);
+}
+
+#[test]
 fn every_second_answer_may_be_an_error() {
     let bytes = noise(2, 95_000);
     let trouble = |number: usize, _: &Request| {
@@ -219,6 +229,8 @@ fn an_object_replaced_meanwhile_is_an_error_even_if_conditions_are_ignored() {
         bucket.insert(KEY, noise(2, 35_000));
         let error = download.reader.read_to_end(&mut Vec::new()).unwrap_err();
         check_error(&monofo::error::from_io("reading", error), Class::Changed, &["replaced"]);
+        let reads: Vec<_> = bucket.seen().into_iter().filter(Request::reads_object).collect();
+        assert!(!reads.is_empty() && reads.iter().all(|request| request.headers.contains_key("if-match")));
     }
 }
 

@@ -8,28 +8,30 @@ use std::time::Duration;
 
 /// What a client asked.
 #[derive(Debug, Clone)]
-pub struct Request {
-    pub method: String,
-    pub path: String,
-    pub query: String,
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+pub(super) struct Request {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Request {
     /// Whether this reads an object's bytes.
-    pub fn reads_object(&self) -> bool {
+    pub(super) fn reads_object(&self) -> bool {
         self.method == "GET" && !self.query.contains("list-type")
     }
 }
 
 /// How an answer is spoiled.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(super) enum Fault {
     /// Another answer altogether.
     Status(u16, String),
     /// The connection ends after so many bytes of the body.
     CutAfter(usize),
+    /// The answer is short by so many bytes, and says so.
+    Short(usize),
     /// Nothing more comes after so many bytes of the body.
     StallAfter(usize),
     /// Not even headers come.
@@ -45,8 +47,8 @@ pub enum Fault {
 type Hook = dyn Fn(usize, &Request) -> Option<Fault> + Send + Sync;
 
 /// The server. It ends with the process.
-pub struct Bucket {
-    pub address: SocketAddr,
+pub(super) struct Bucket {
+    pub(super) address: SocketAddr,
     state: Arc<State>,
 }
 
@@ -59,7 +61,7 @@ struct State {
 
 impl Bucket {
     /// Serves an empty bucket `b`; the hook sees every request with its number.
-    pub fn start(hook: impl Fn(usize, &Request) -> Option<Fault> + Send + Sync + 'static) -> Self {
+    pub(super) fn start(hook: impl Fn(usize, &Request) -> Option<Fault> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -78,19 +80,19 @@ impl Bucket {
         Bucket { address, state }
     }
 
-    pub fn insert(&self, key: &str, bytes: Vec<u8>) {
+    pub(super) fn insert(&self, key: &str, bytes: Vec<u8>) {
         self.state.objects.lock().unwrap().insert(key.into(), bytes);
     }
 
-    pub fn seen(&self) -> Vec<Request> {
+    pub(super) fn seen(&self) -> Vec<Request> {
         self.state.seen.lock().unwrap().clone()
     }
 
-    pub fn objects(&self) -> Vec<String> {
+    pub(super) fn objects(&self) -> Vec<String> {
         self.state.objects.lock().unwrap().keys().cloned().collect()
     }
 
-    pub fn open_uploads(&self) -> usize {
+    pub(super) fn open_uploads(&self) -> usize {
         self.state.uploads.lock().unwrap().len()
     }
 }
@@ -132,6 +134,7 @@ impl State {
         };
         match fault {
             Some(Fault::Lose) => return,
+            Some(Fault::Short(count)) => answer.body.truncate(answer.body.len().saturating_sub(count)),
             Some(Fault::CutAfter(count)) => cut = Some(count),
             Some(Fault::StallAfter(count)) => (cut, stall) = (Some(count), true),
             Some(Fault::Header(name, value)) => {

@@ -21,22 +21,22 @@ use s3s_fs::FileSystem;
 use super::agent::Stub;
 
 /// A transport under test.
-pub struct Subject {
+pub(super) struct Subject {
     open: Box<dyn Fn(Origin) -> Arc<dyn Transport> + Sync>,
     /// Sizes around this are the interesting ones.
-    pub part: usize,
+    pub(super) part: usize,
     /// How far apart two uploads must be to be told apart by age.
-    pub tick: Duration,
+    pub(super) tick: Duration,
     /// Largest artifact that the place can take.
-    pub most: usize,
+    pub(super) most: usize,
     /// Counts what lies in the place, finished or not, where that can be seen.
-    pub residue: Option<Box<dyn Fn() -> usize>>,
-    /// Whether it can tell which other steps have an artifact.
-    pub lists_steps: bool,
+    pub(super) residue: Option<Box<dyn Fn() -> usize>>,
+    /// Whether places follow our layout: then other steps can be told, and ids can be anything.
+    pub(super) own_layout: bool,
 }
 
 impl Subject {
-    pub fn open(&self, build: &str, step: Option<&str>, job: &str) -> Arc<dyn Transport> {
+    pub(super) fn open(&self, build: &str, step: Option<&str>, job: &str) -> Arc<dyn Transport> {
         (self.open)(Origin { build: build.into(), step: step.map(Into::into), job: job.into() })
     }
 }
@@ -46,7 +46,7 @@ fn small_parts() -> Limits {
     Limits { part_bytes: 64 << 10, range_bytes: 48 << 10, ..Limits::default() }
 }
 
-pub fn memory() -> Option<Subject> {
+pub(super) fn memory() -> Option<Subject> {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let open = move |origin| -> Arc<dyn Transport> {
         Arc::new(Objects::over(Arc::clone(&store), "a/prefix", small_parts(), origin, Cancel::new()).unwrap())
@@ -57,11 +57,11 @@ pub fn memory() -> Option<Subject> {
         tick: Duration::from_millis(5),
         most: usize::MAX,
         residue: None,
-        lists_steps: true,
+        own_layout: true,
     })
 }
 
-pub fn folder() -> Option<Subject> {
+pub(super) fn folder() -> Option<Subject> {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path().to_owned();
     Some(Subject {
@@ -70,7 +70,7 @@ pub fn folder() -> Option<Subject> {
         tick: Duration::from_millis(20),
         most: usize::MAX,
         residue: Some(Box::new(move || files_below(&root))),
-        lists_steps: true,
+        own_layout: true,
     })
 }
 
@@ -80,7 +80,7 @@ fn smallest_parts() -> Limits {
 }
 
 /// An S3 server inside this process, over a folder.
-pub fn s3() -> Option<Subject> {
+pub(super) fn s3() -> Option<Subject> {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path().to_owned();
     fs::create_dir(root.join("bucket")).unwrap();
@@ -101,12 +101,12 @@ pub fn s3() -> Option<Subject> {
         tick: Duration::from_millis(1100),
         most: usize::MAX,
         residue: Some(Box::new(move || files_below(&root))),
-        lists_steps: true,
+        own_layout: true,
     })
 }
 
 /// The agent's transport over a stand-in for the agent.
-pub fn agent() -> Option<Subject> {
+pub(super) fn agent() -> Option<Subject> {
     let stub = Stub::new();
     let temporary = stub.temporary();
     Some(Subject {
@@ -115,12 +115,13 @@ pub fn agent() -> Option<Subject> {
         tick: Duration::from_millis(5),
         most: usize::MAX,
         residue: Some(Box::new(move || files_below(&temporary))),
-        lists_steps: false,
+        own_layout: false,
     })
 }
 
-/// A real agent, on `PATH`, and the endpoint that the environment names.
-pub fn outside_agent() -> Option<Subject> {
+/// A real agent, on `PATH`, and the endpoint that the environment names. An upload does not tell its build or step, so the
+/// API there must read them from the job's id, `<build>@<step>.<job>`, with `_<code point>_` for odd characters.
+pub(super) fn outside_agent() -> Option<Subject> {
     let outside = Env::of_process();
     let Some(endpoint) = outside.text("MONOFO_TEST_AGENT_ENDPOINT").map(str::to_owned) else {
         println!("SKIPPED: MONOFO_TEST_AGENT_ENDPOINT is not set to the address of an agent API");
@@ -128,11 +129,16 @@ pub fn outside_agent() -> Option<Subject> {
     };
     let open = move |origin: Origin| -> Arc<dyn Transport> {
         let step = origin.step.unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let escape = |text: &str| -> String {
+            text.chars().map(|c| if plain(c) { c.to_string() } else { format!("_{:x}_", u32::from(c)) }).collect()
+        };
+        let job = format!("{}@{}.{}", escape(&origin.build), escape(&step), escape(&origin.job));
         let own = [
             ("BUILDKITE_AGENT_ENDPOINT", endpoint.as_str()),
             ("BUILDKITE_AGENT_ACCESS_TOKEN", "hunter2hunter2"),
             ("BUILDKITE_BUILD_ID", &origin.build),
-            ("BUILDKITE_JOB_ID", &origin.job),
+            ("BUILDKITE_JOB_ID", &job),
             ("BUILDKITE_STEP_KEY", &step),
         ];
         Arc::new(Agent::new(&Env::of(outside.iter().chain(own)), Cancel::new()).unwrap())
@@ -143,7 +149,7 @@ pub fn outside_agent() -> Option<Subject> {
         tick: Duration::from_millis(5),
         most: usize::MAX,
         residue: None,
-        lists_steps: false,
+        own_layout: false,
     })
 }
 
@@ -168,20 +174,24 @@ fn outside(variable: &str, most: usize) -> Option<Subject> {
         tick: Duration::from_millis(1100),
         most,
         residue: None,
-        lists_steps: true,
+        own_layout: true,
     })
 }
 
-pub fn outside_s3() -> Option<Subject> {
+pub(super) fn outside_s3() -> Option<Subject> {
     outside("MONOFO_TEST_S3_URL", usize::MAX)
 }
 
-pub fn outside_gs() -> Option<Subject> {
-    outside("MONOFO_TEST_GS_URL", usize::MAX)
+pub(super) fn outside_gs() -> Option<Subject> {
+    // The emulator answers a request for a multipart upload with status 400: it is for the service itself only.
+    let emulator = Env::of_process().text("STORAGE_EMULATOR_HOST").is_some();
+    outside("MONOFO_TEST_GS_URL", if emulator { Limits::default().part_bytes } else { usize::MAX })
 }
 
 fn files_below(folder: &Path) -> usize {
-    walkdir::WalkDir::new(folder).into_iter().filter(|entry| entry.as_ref().unwrap().file_type().is_file()).count()
+    let files =
+        walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
+    files.inspect(|entry| println!("{}", entry.path().display())).count()
 }
 
 /// Serves a folder as S3 until dropped.
