@@ -38,6 +38,7 @@ pub(super) fn s3(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn
     }
     let has_identity = env.text("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() && env.text("AWS_ROLE_ARN").is_some();
     let profile = Profile::of(env, !has_keys && !has_identity)?;
+    let has_profile_keys = profile.keys.is_some();
     if let Some(keys) = profile.keys {
         builder = builder.with_access_key_id(keys.id).with_secret_access_key(keys.secret);
         if let Some(token) = keys.token {
@@ -55,6 +56,9 @@ pub(super) fn s3(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn
         builder = builder.with_endpoint(endpoint);
         if endpoint.starts_with("http://") {
             builder = builder.with_allow_http(true);
+            // Nothing here will need TLS, so a machine without any certificates will do.
+            let bare = (has_keys || has_profile_keys).to_string();
+            builder = builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::NoSystemCertificates), bare);
         }
     }
     let place = Place {
@@ -90,6 +94,8 @@ pub(super) fn gs(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn
         // An empty token keeps the machine's own credentials from being looked for, or sent.
         builder = builder.with_base_url(&address).with_bearer_token("").with_skip_signature(true);
         builder = builder.with_http_connector(Watch::new(limits).for_emulator());
+        let bare = address.starts_with("http://").to_string();
+        builder = builder.with_config(GoogleConfigKey::Client(ClientConfigKey::NoSystemCertificates), bare);
         endpoint = Some(address);
     }
     let place = Place {
@@ -135,11 +141,15 @@ fn check_address(variable: &str, address: &str) -> Result<()> {
 }
 
 fn misconfigured(place: &Place, error: &object_store::Error) -> Error {
+    let cause = place.cause(error);
     let hint = match place.kind {
+        _ if cause.contains("No CA certificates") => {
+            "install the system's CA certificates, or name a file in SSL_CERT_FILE"
+        }
         Kind::Gs => "check the GOOGLE_… variables; credentials are of type service_account or authorized_user",
         _ => "check the AWS_… variables",
     };
-    Error::usage(format_args!("{place} cannot be used as configured: {}", place.cause(error))).hint(hint)
+    Error::usage(format_args!("{place} cannot be used as configured: {cause}")).hint(hint)
 }
 
 #[cfg(test)]
