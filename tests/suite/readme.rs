@@ -323,6 +323,19 @@ fn every_variable_that_is_read_stands_in_the_readme() {
 }
 
 #[test]
+fn the_summary_in_the_readme_has_the_real_ones_keys() {
+    let shown = blocks(Path::new("README.md")).into_iter().find(|block| block.language == "json").unwrap();
+    let shown: Value = serde_json::from_str(&shown.text).unwrap();
+    let sandbox = sandbox();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_monofo"));
+    command.args(["--json", "upload", "a.tar", "dist"]).current_dir(sandbox.path().join("work")).env_clear();
+    let real: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&shown), keys(&real));
+    assert_eq!(keys(&shown["artifacts"][0]), keys(&real["artifacts"][0]));
+}
+
+#[test]
 fn every_exit_status_stands_in_the_readme() {
     let (_, table) =
         read("README.md").split_once("| exit status |").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
