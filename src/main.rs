@@ -8,7 +8,7 @@ use clap::Parser;
 use monofo::cancel::Cancel;
 use monofo::cli::Cli;
 use monofo::commands;
-use monofo::config::env::Env;
+use monofo::env::Env;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> ExitCode {

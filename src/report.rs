@@ -25,8 +25,8 @@ use serde_json::Value;
 pub use self::bar::Watch;
 use self::line::clean;
 use self::summary::Summary;
-use crate::config::env::Env;
 use crate::engine::{Outcome, Progress};
+use crate::env::Env;
 use crate::error::Error;
 use crate::text::Count;
 

@@ -7,8 +7,8 @@ use std::thread;
 
 use crate::artifact::ArtifactName;
 use crate::cancel::Cancel;
-use crate::config::env::Env;
 use crate::engine::{self, Context, DownloadRequest, Outcome, Progress, UploadRequest};
+use crate::env::Env;
 use crate::error::{Class, Error, Result};
 use crate::report::{Report, Severity, Verb};
 use crate::transport::{self, Transport};

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cancel::Cancel;
-use crate::config::env::Env;
+use crate::env::Env;
 
 /// What the agent grants when it does not say.
 const DEFAULT: Duration = Duration::from_secs(9);

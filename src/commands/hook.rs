@@ -19,9 +19,9 @@
 use super::block::{Block, Mover, Task, Work, open_mover};
 use super::grace::Grace;
 use crate::cancel::Cancel;
-use crate::config::env::Env;
 use crate::config::listing;
 use crate::config::plugin::{PluginConfig, PluginDownload, PluginUpload};
+use crate::env::Env;
 use crate::error::Result;
 use crate::report::{Report, Verb};
 use crate::transport;

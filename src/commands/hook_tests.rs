@@ -44,12 +44,13 @@ impl Fake {
             _ if name.starts_with("refuse") => Err(Error::refused("outside")),
             _ if name.starts_with("usage") => Err(Error::usage("misused")),
             _ if name.starts_with("panic") => panic!("on purpose"),
-            _ if name.starts_with("wait") => loop {
-                if let Err(error) = context.cancel.check() {
-                    break Err(error);
-                }
-                thread::sleep(Duration::from_millis(2));
-            },
+            // Bounded, so that a stop that never comes fails the test instead of hanging it.
+            _ if name.starts_with("wait") => (0..5_000)
+                .find_map(|_| {
+                    thread::sleep(Duration::from_millis(2));
+                    context.cancel.check().err()
+                })
+                .map_or_else(|| Ok(Outcome { moved: true, ..Outcome::default() }), Err),
             _ => Ok(Outcome { moved: true, ..Outcome::default() }),
         };
         self.busy.fetch_sub(1, Ordering::SeqCst);

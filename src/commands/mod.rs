@@ -11,7 +11,7 @@ use clap::CommandFactory;
 
 use crate::cancel::Cancel;
 use crate::cli::{Cli, Command, HookPhase};
-use crate::config::env::Env;
+use crate::env::Env;
 use crate::error::{IoContext, Result};
 use crate::report::{Mode, Report, Verbosity};
 

@@ -7,8 +7,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::config::env::Env;
 use crate::config::mistakes::At;
+use crate::env::Env;
 use crate::error::{Error, Result};
 
 const CONFIGURATION: &str = "BUILDKITE_PLUGIN_CONFIGURATION";

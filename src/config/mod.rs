@@ -3,7 +3,6 @@
 //! [`listing`] finds the plugin's configuration, [`plugin`] turns it into requests; [`mistakes`] and [`fields`] are how
 //! it reads JSON so that every mistake is told with its place. [`pipeline`] reads a whole pipeline file.
 
-pub mod env;
 pub mod fields;
 pub mod listing;
 pub mod mistakes;

@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::artifact::ArtifactName;
-use crate::config::env::Env;
 use crate::config::fields::{self, Fields};
 use crate::config::mistakes::{At, Mistakes};
 use crate::config::switches::Switches;
 use crate::engine::{DownloadRequest, IfEmpty, ListSource, Selection, UploadRequest};
+use crate::env::Env;
 use crate::error::Result;
 use crate::transport::Pick;
 

@@ -1,7 +1,7 @@
 //! The `MONOFO_ARTIFACT_<NAME>_…` variables: what the environment says about one artifact, whatever asks for it.
 
-use super::env::Env;
 use crate::artifact::ArtifactName;
+use crate::env::Env;
 
 /// What the variables say about one artifact. `0`, `false` and empty mean no.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

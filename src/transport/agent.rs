@@ -27,7 +27,7 @@ use super::secrets::Secrets;
 use super::{Download, Pick, Transport, Upload};
 use crate::artifact::ArtifactName;
 use crate::cancel::Cancel;
-use crate::config::env::Env;
+use crate::env::Env;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::text::Shown;
 

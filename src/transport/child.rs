@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cancel::Cancel;
-use crate::config::env::Env;
+use crate::env::Env;
 use crate::error::{IoContext, Result};
 
 /// How often a running program is looked at.

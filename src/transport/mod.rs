@@ -28,7 +28,7 @@ pub use self::folder::Folder;
 pub use self::objects::{Limits, Objects};
 use crate::artifact::ArtifactName;
 use crate::cancel::Cancel;
-use crate::config::env::Env;
+use crate::env::Env;
 use crate::error::{IoContext, Result};
 use crate::location::Location;
 

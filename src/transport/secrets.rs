@@ -1,6 +1,6 @@
 //! Keeping credentials out of what people see: the second defence, behind messages that are made from known parts.
 
-use crate::config::env::Env;
+use crate::env::Env;
 
 /// Shorter values are more likely words than secrets, and would tear holes into messages.
 const SHORTEST: usize = 6;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use monofo::config::env::Env;
 use monofo::config::plugin::PluginConfig;
+use monofo::env::Env;
 use serde_json::{Value, json};
 
 fn repository() -> PathBuf {

@@ -299,6 +299,6 @@ mod tests {
         assert_eq!(split(&[vec![b'a'; 150], vec![b'b'; 101]].join(&b'/'), 0), None);
         assert_eq!(split(&[vec![b'a'; 150], vec![b'b'; 100]].join(&b'/'), 1), None);
         assert_eq!(split(&[vec![b'a'; 156], vec![b'b'; 10]].join(&b'/'), 0), None);
-        assert_eq!(split(&vec![b'a'; 120], 0), None);
+        assert_eq!(split(&[b'a'; 120], 0), None);
     }
 }

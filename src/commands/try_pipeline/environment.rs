@@ -8,9 +8,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::checkout::WorkingTree;
-use crate::config::env::Env;
 use crate::config::pipeline::CommandStep;
 use crate::config::pipeline::plugin_env::go_json;
+use crate::env::Env;
 use crate::error::{IoContext, Result};
 
 /// Variables that point git at another checkout than the one at hand.

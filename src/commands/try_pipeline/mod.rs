@@ -28,8 +28,8 @@ use log::{Log, Outcome, Row};
 use scratch::Scratch;
 
 use crate::cancel::Cancel;
-use crate::config::env::Env;
 use crate::config::pipeline::{self, CommandStep, Mistake, Pipeline, Step};
+use crate::env::Env;
 use crate::error::{Error, IoContext, Result};
 use crate::text::{Count, Shown, Took};
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::env::Env;
+use crate::env::Env;
 use crate::error::{IoContext, Result};
 use crate::text::Shown;
 

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::yaml::{Content, Key, Mistake, Node};
-use crate::config::env::Env;
 use crate::config::listing::{is_ours, nulls};
 use crate::config::mistakes::{At, Mistakes};
 use crate::config::plugin::PluginConfig;
+use crate::env::Env;
 
 /// One plugin of a step.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use super::Limits;
 use super::errors::{Kind, Place};
 use super::profile::Profile;
 use super::watch::Watch;
-use crate::config::env::Env;
+use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::location::Bucket;
 use crate::transport::secrets::Secrets;

@@ -32,7 +32,7 @@ use super::layout::{self, Seen};
 use super::{Download, Origin, Pick, Transport, Upload};
 use crate::artifact::ArtifactName;
 use crate::cancel::Cancel;
-use crate::config::env::Env;
+use crate::env::Env;
 use crate::error::{Class, Error, Result};
 use crate::location::Bucket;
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::config::env::Env;
+use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::text::Shown;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use monofo::cancel::Cancel;
-use monofo::config::env::Env;
+use monofo::env::Env;
 use monofo::error::{Class, Error};
 use monofo::transport::{Agent, Origin, Transport};
 

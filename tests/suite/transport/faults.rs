@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use monofo::cancel::Cancel;
-use monofo::config::env::Env;
+use monofo::env::Env;
 use monofo::error::{Class, Error};
 use monofo::location::Bucket as Place;
 use monofo::transport::{Limits, Objects, Origin, Transport};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use monofo::cancel::Cancel;
-use monofo::config::env::Env;
+use monofo::env::Env;
 use monofo::location::{Bucket, Location};
 use monofo::transport::{Agent, Folder, Limits, Objects, Origin, Transport};
 use object_store::ObjectStore;
