@@ -465,7 +465,17 @@ mod tests {
 
     #[test]
     fn names_that_lead_out_are_refused() {
-        for name in [&b"/etc/passwd"[..], b"..", b"../x", b"a/../../x", b"a/..", b"a\0b", b"//x", &[b'a'; 256], &b"a/".repeat(2500)] {
+        for name in [
+            &b"/etc/passwd"[..],
+            b"..",
+            b"../x",
+            b"a/../../x",
+            b"a/..",
+            b"a\0b",
+            b"//x",
+            &[b'a'; 256],
+            &b"a/".repeat(2500),
+        ] {
             assert_eq!(SafePath::new(name).unwrap_err().class(), Class::Refused, "{}", Shown(name));
         }
         for (name, clean) in [

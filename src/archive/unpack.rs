@@ -124,14 +124,14 @@ impl<R: BufRead> Unpacker<'_, '_, R> {
             }
             MemberKind::HardLink(target) => {
                 let shown = Shown(path.as_bytes());
-                let target =
-                    SafePath::new(target).map_err(|e| e.context(format_args!("entry `{shown}` is a hard link")))?;
+                let hard_link = |e: Error| e.context(format_args!("entry `{shown}` is a hard link"));
+                let target = SafePath::new(target).map_err(hard_link)?;
                 if target == *path || target.is_root() {
                     return Err(Error::refused(format_args!(
                         "entry `{shown}` is a hard link to itself or to the folder"
                     )));
                 }
-                self.seen.check_above(&target)?;
+                self.seen.check_above(&target).map_err(hard_link)?;
                 self.links.push((path.clone(), target));
             }
             MemberKind::Special(what) => {

@@ -181,7 +181,11 @@ pub struct Node {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Node { kind, mode, mtime, size, .. } = self;
-        write!(f, "{kind} {mode:04o} {mtime}.{:09} {size} {:02x}{:02x}", self.mtime_nanos, self.digest[0], self.digest[1])?;
+        write!(
+            f,
+            "{kind} {mode:04o} {mtime}.{:09} {size} {:02x}{:02x}",
+            self.mtime_nanos, self.digest[0], self.digest[1]
+        )?;
         if self.kind == 'l' {
             write!(f, " -> {:?}", String::from_utf8_lossy(&self.text))?;
         }
@@ -214,7 +218,8 @@ pub fn walk(root: &Path) -> BTreeMap<Vec<u8>, Node> {
             if kind == 'd' {
                 folders.push(path.clone());
             }
-            let content = if kind == 'f' && meta.len() < 1 << 30 { fs::read(&full).unwrap_or_default() } else { vec![] };
+            let content =
+                if kind == 'f' && meta.len() < 1 << 30 { fs::read(&full).unwrap_or_default() } else { vec![] };
             nodes.insert(
                 path,
                 Node {
@@ -256,7 +261,12 @@ pub fn assert_same(expected: &BTreeMap<Vec<u8>, Node>, got: &BTreeMap<Vec<u8>, N
     let mut told = format!("{what}: trees differ\n");
     let paths: std::collections::BTreeSet<_> = expected.keys().chain(got.keys()).collect();
     for path in paths.into_iter().filter(|path| expected.get(*path) != got.get(*path)).take(10) {
-        told.push_str(&format!("{}\n  expected {:?}\n  got      {:?}\n", shown(path), expected.get(path), got.get(path)));
+        told.push_str(&format!(
+            "{}\n  expected {:?}\n  got      {:?}\n",
+            shown(path),
+            expected.get(path),
+            got.get(path)
+        ));
     }
     panic!("{told}");
 }

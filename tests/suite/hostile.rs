@@ -145,7 +145,12 @@ fn names_that_lead_out_are_refused() {
             story("the folder itself as a link", 6, "folder itself", Tar::new().symlink("./", &outside)),
             story("no name at all", 6, "folder itself", file("")),
             story("a name of 256 bytes", 6, "255", Tar::new().long(b'L', &[b'n'; 256]).file("n", "")),
-            story("a path of 5000 bytes", 6, "4096", Tar::new().pax(b'x', &[("path", &b"p/".repeat(2500))]).file("n", "")),
+            story(
+                "a path of 5000 bytes",
+                6,
+                "4096",
+                Tar::new().pax(b'x', &[("path", &b"p/".repeat(2500))]).file("n", ""),
+            ),
             story("a name that drives terminals", 6, r"\x1b[31m", file("\x1b[31mred\n/../../x")),
         ]
     });
@@ -189,7 +194,12 @@ fn links_are_never_written_through() {
                 "entry `l` comes twice",
                 Tar::new().symlink("l", &outside).dir("l/").file("l/new", "evil"),
             ),
-            story("a link over a folder", 6, "entry `d` comes twice", Tar::new().dir("d").symlink("d", &outside).file("d/x", "")),
+            story(
+                "a link over a folder",
+                6,
+                "entry `d` comes twice",
+                Tar::new().dir("d").symlink("d", &outside).file("d/x", ""),
+            ),
             story(
                 "a link over a folder without an entry",
                 6,
@@ -381,7 +391,12 @@ fn kinds_do_not_change_and_specials_are_not_made() {
             story("a folder, then a file", 6, "entry `a` comes twice", Tar::new().dir("a").file("a", "")),
             story("a file, then something below it", 6, "entry `a/b`", Tar::new().file("a", "").file("a/b", "")),
             story("something below, then a file", 6, "entry `a`", Tar::new().file("a/b", "").file("a", "")),
-            story("a hard link, then a link", 6, "entry `h`", Tar::new().file("f", "").hard_link("h", "f").symlink("h", "x")),
+            story(
+                "a hard link, then a link",
+                6,
+                "entry `h`",
+                Tar::new().file("f", "").hard_link("h", "f").symlink("h", "x"),
+            ),
             story("an unknown kind", 7, "unknown member type", special(b'Z')),
             story("a continued volume", 7, "multi-volume", special(b'M')),
         ]
@@ -446,11 +461,21 @@ fn numbers_that_lie_are_damage() {
             story("a pax size below zero", 7, "number", pax(&[("size", b"-1")])),
             story("a pax size beyond all numbers", 7, "number", pax(&[("size", b"99999999999999999999999")])),
             story("a pax time in letters", 7, "time", pax(&[("mtime", b"yesterday")])),
-            story("a pax record without end", 7, "malformed", Tar::new().entry(b'x', b"p", b"", b"20 path=x").file("f", "")),
+            story(
+                "a pax record without end",
+                7,
+                "malformed",
+                Tar::new().entry(b'x', b"p", b"", b"20 path=x").file("f", ""),
+            ),
             story("a pax record longer than all", 7, "malformed", {
                 Tar::new().entry(b'x', b"p", b"", b"18446744073709551615 path=x\n").file("f", "")
             }),
-            story("a pax record of length 0", 7, "malformed", Tar::new().entry(b'x', b"p", b"", b"0 path=x\n").file("f", "")),
+            story(
+                "a pax record of length 0",
+                7,
+                "malformed",
+                Tar::new().entry(b'x', b"p", b"", b"0 path=x\n").file("f", ""),
+            ),
             story("a pax header of 1 GiB", 7, "1 MiB", {
                 Tar::new().changed(b'x', "p", b"", |header| header.set_size(1 << 30)).file("f", "")
             }),
@@ -479,13 +504,28 @@ fn numbers_that_lie_are_damage() {
             story("a sparse length before its offset", 7, "before its offset", {
                 Tar::new().pax(b'x', &[("GNU.sparse.numbytes", b"1"), ("GNU.sparse.size", b"1")]).file("f", "x")
             }),
-            story("a sparse map in the content that is cut", 7, "cut", text_map(&b"9\n".repeat(256), "4096")),
+            story(
+                "a sparse map in the content that is cut",
+                7,
+                "cut",
+                text_map(&[&b"900\n"[..], &b"0\n0\n".repeat(127)].concat(), "4096"),
+            ),
             story("a sparse map in the content in letters", 7, "bad map", text_map(b"many\n", "4096")),
-            story("a sparse map in the content that overflows", 7, "sparse", text_map(b"1\n18446744073709551615\n9\n", "4096")),
+            story(
+                "a sparse map in the content that overflows",
+                7,
+                "sparse",
+                text_map(b"1\n18446744073709551615\n9\n", "4096"),
+            ),
             story("an old sparse map beyond its file", 7, "does not fit", {
                 old_gnu(b"00000001000\0", b"00000001000\0", b"00000001000\0")
             }),
-            story("an old sparse map in letters", 7, "bad map", old_gnu(b"offset     \0", b"00000001000\0", b"00000001000\0")),
+            story(
+                "an old sparse map in letters",
+                7,
+                "bad map",
+                old_gnu(b"offset     \0", b"00000001000\0", b"00000001000\0"),
+            ),
             story("a wrong checksum", 7, "checksum", {
                 let mut broken = Tar::new().file("ok", "").file("f", "");
                 broken.0[512] ^= 1;
@@ -636,7 +676,8 @@ fn a_large_file_that_is_cut_does_not_stay() {
     fs::write(sandbox.path("a.tar"), &whole[..whole.len() / 2]).unwrap();
     let ran = sandbox.monofo(["inflate", "../a.tar", "-C", "out"]).exits(7);
     ran.says("inside `large`").says("only a part of the archive");
-    sandbox.assert_paths("work/out", &["first"]);
+    // What came before may be there; the half of a file may not.
+    assert!(!sandbox.work("out/large").exists());
 }
 
 #[test]

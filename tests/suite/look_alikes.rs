@@ -48,7 +48,8 @@ fn names_with_dots_and_slashes() {
 
 #[test]
 fn case_pairs_and_composed_letters_are_different_names() {
-    let sandbox = unpacked(Tar::new().file("Readme", "1").file("README", "2").file("e\u{301}", "3").file("\u{e9}", "4"));
+    let sandbox =
+        unpacked(Tar::new().file("Readme", "1").file("README", "2").file("e\u{301}", "3").file("\u{e9}", "4"));
     // A file system that folds names would hold fewer; there the last one wins.
     assert_eq!(read(&sandbox, "README"), "2");
     assert_eq!(read(&sandbox, "\u{e9}"), "4");
@@ -67,16 +68,14 @@ fn links_that_are_only_links() {
             .file("inside-not-below", ""),
     );
     assert_eq!(fs::read_link(sandbox.work("out/dangling")).unwrap().to_str(), Some("nowhere/at/all"));
-    sandbox.assert_paths(
-        "work/out",
-        &["d", "d/f", "dangling", "inside", "inside-not-below", "loop", "to-the-top"],
-    );
+    sandbox.assert_paths("work/out", &["d", "d/f", "dangling", "inside", "inside-not-below", "loop", "to-the-top"]);
 }
 
 #[test]
 fn links_that_lead_out_are_kept_and_said() {
     let sandbox = guarded();
-    let archive = Tar::new().symlink("abs", "/etc/hostname").dir("d").symlink("d/up", "../../x").symlink("d/in", "../d");
+    let archive =
+        Tar::new().symlink("abs", "/etc/hostname").dir("d").symlink("d/up", "../../x").symlink("d/in", "../d");
     fs::write(sandbox.path("a.tar"), archive.end()).unwrap();
     sandbox.monofo(["inflate", "../a.tar", "-C", "out"]).exits(0).says("2 symbolic links lead out");
     assert_eq!(fs::read_link(sandbox.work("out/abs")).unwrap().to_str(), Some("/etc/hostname"));

@@ -1,5 +1,5 @@
 //! The integration tests, as one binary: a module per behaviour, one shared harness.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod fuzz;
 mod harness;

@@ -35,9 +35,20 @@ fn globs_follow_the_agents_dialect() {
         (&["**/*.js"][..], &["dist", "dist/a.js", "dist/sub", "dist/sub/b.js"][..]),
         (&["dist/*"], &["dist", "dist/a.js", "dist/a.map", "dist/sub", "dist/sub/b.js"]),
         (&["*.txt"], &["top.txt"]),
-        (&["*"], &[
-            ".hidden", "dist", "dist/a.js", "dist/a.map", "dist/sub", "dist/sub/b.js", "src", "src/main.rs", "top.txt",
-        ]),
+        (
+            &["*"],
+            &[
+                ".hidden",
+                "dist",
+                "dist/a.js",
+                "dist/a.map",
+                "dist/sub",
+                "dist/sub/b.js",
+                "src",
+                "src/main.rs",
+                "top.txt",
+            ],
+        ),
         (&["dist/**", "!**/*.map"], &["dist", "dist/a.js", "dist/sub", "dist/sub/b.js"]),
         (&["!dist/sub", "dist"], &["dist", "dist/a.js", "dist/a.map"]),
         (&["{src,dist/sub}/*.{rs,js}"], &["dist", "dist/sub", "dist/sub/b.js", "src", "src/main.rs"]),
@@ -70,9 +81,10 @@ fn a_listed_folder_means_everything_below() {
     assert_eq!(selected(&sandbox, &["-F", "-"], b"dist").0, dist);
     assert_eq!(selected(&sandbox, &["-F", "-"], b"dist/\n").0, dist);
     assert_eq!(selected(&sandbox, &["-F", "-"], b"dist/sub\ndist\ndist/a.js\n").0, dist);
-    assert_eq!(selected(&sandbox, &["-F", "-", "--exclude", "dist/sub"], b"dist\ndist/sub/b.js").0, [
-        "dist", "dist/a.js", "dist/a.map"
-    ]);
+    assert_eq!(
+        selected(&sandbox, &["-F", "-", "--exclude", "dist/sub"], b"dist\ndist/sub/b.js").0,
+        ["dist", "dist/a.js", "dist/a.map"]
+    );
     let all = selected(&sandbox, &["-F", "-"], b".").0;
     assert_eq!(all.len(), 9, "{all:?}");
     fs::create_dir_all(sandbox.work("empty/er")).unwrap();
@@ -100,11 +112,15 @@ fn reserved_folders_are_taken_only_by_a_list() {
         sandbox.write(format!("{folder}/inner"), "");
     }
     let (got, _) = selected(&sandbox, &["**"], b"");
-    assert!(!got.iter().any(|path| path.contains(".git") || path.contains(".monofo") || path.contains(".meta")), "{got:?}");
+    assert!(
+        !got.iter().any(|path| path.contains(".git") || path.contains(".monofo") || path.contains(".meta")),
+        "{got:?}"
+    );
     assert_eq!(selected(&sandbox, &[".git/**", "src/.git/inner", "top.txt"], b"").0, ["top.txt"]);
-    assert_eq!(selected(&sandbox, &["-F", "-"], b".git\n.monofo/inner").0, [
-        ".git", ".git/inner", ".monofo", ".monofo/inner"
-    ]);
+    assert_eq!(
+        selected(&sandbox, &["-F", "-"], b".git\n.monofo/inner").0,
+        [".git", ".git/inner", ".monofo", ".monofo/inner"]
+    );
 }
 
 #[test]

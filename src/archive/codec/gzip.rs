@@ -28,8 +28,11 @@ impl Encoder for GzipEncoder {
         for member in input.chunks(MEMBER) {
             output.extend_from_slice(&HEADER);
             self.deflate.reset();
+            // Room for the worst case at once: where deflate runs out of room shows in the bytes it makes, and the room
+            // left in a reused buffer is chance.
+            output.reserve_exact(member.len() + member.len() / 8 + (64 << 10));
             loop {
-                output.reserve(64 << 10);
+                output.reserve(1);
                 let at = usize::try_from(self.deflate.total_in()).unwrap_or(usize::MAX);
                 let status = self
                     .deflate
@@ -92,6 +95,42 @@ fn skip_zeros(input: &mut impl BufRead) -> io::Result<bool> {
         if !more {
             let what = "more data follows the padding after the last member";
             return if skipped { Err(io::Error::new(io::ErrorKind::InvalidData, what)) } else { Ok(false) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which thread made which block before, and how large its buffer had become, must not show.
+    #[test]
+    fn a_block_does_not_depend_on_what_was_before() {
+        let noise = |mut seed: u32, len: usize| -> Vec<u8> {
+            std::iter::repeat_with(|| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 28) as u8
+            })
+            .take(len)
+            .collect()
+        };
+        let large = (4 << 20) - 1;
+        let text: Vec<u8> = (0..2 * MEMBER).map(|at| ((at * at) >> 9) as u8).collect();
+        let incompressible: Vec<u8> = noise(5, MEMBER).chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        for level in [1, 6, 9] {
+            let block = |encoder: &mut GzipEncoder, input: &[u8], room: usize| {
+                let mut out = Vec::with_capacity(room);
+                encoder.block(input, &mut out).unwrap();
+                out
+            };
+            let mut used = GzipEncoder::new(level);
+            for input in [&text[..], &noise(1, 100), &noise(large as u32, large), &incompressible] {
+                let fresh = block(&mut GzipEncoder::new(level), input, 0);
+                for room in [0, 100_000, 1 << 20, 8 << 20] {
+                    let again = block(&mut used, input, room);
+                    assert!(again == fresh, "level {level}, {} bytes, room for {room}", input.len());
+                }
+            }
         }
     }
 }
