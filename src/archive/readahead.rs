@@ -24,7 +24,8 @@ pub struct ReadAhead {
 impl ReadAhead {
     /// Starts reading.
     pub fn new(mut source: Box<dyn Read + Send>) -> Self {
-        let (full_sender, full) = crossbeam_channel::bounded(BUFFERS);
+        // One more than there are buffers: an error may follow the last one.
+        let (full_sender, full) = crossbeam_channel::bounded(BUFFERS + 1);
         let (empty, empty_receiver) = crossbeam_channel::bounded::<Vec<u8>>(BUFFERS);
         for _ in 0..BUFFERS {
             // The channel has room for all of them.
@@ -32,9 +33,17 @@ impl ReadAhead {
         }
         thread::spawn(move || {
             for mut buffer in empty_receiver {
-                let result = fill(&mut source, &mut buffer);
-                let last = !matches!(&result, Ok(n) if *n > 0);
-                if full_sender.send(result.map(|_| buffer)).is_err() || last {
+                let error = fill(&mut source, &mut buffer).err();
+                let last = error.is_some() || buffer.is_empty();
+                // What was read before an error is worth reading: the error then says where it happened.
+                let read = error.is_none() || !buffer.is_empty();
+                if read && full_sender.send(Ok(buffer)).is_err() {
+                    return;
+                }
+                if let Some(error) = error {
+                    let _ = full_sender.send(Err(error));
+                }
+                if last {
                     return;
                 }
             }
@@ -43,20 +52,23 @@ impl ReadAhead {
     }
 }
 
-/// Fills a buffer as far as the source goes. An error after some bytes comes with the next call.
-fn fill(source: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<usize> {
+/// Fills a buffer as far as the source goes; whatever the result, it then holds what was read.
+fn fill(source: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.resize(BUFFER, 0);
     let mut have = 0;
-    while have < BUFFER {
+    let result = loop {
+        if have == BUFFER {
+            break Ok(());
+        }
         match source.read(&mut buffer[have..]) {
-            Ok(0) => break,
+            Ok(0) => break Ok(()),
             Ok(n) => have += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(e) => break Err(e),
         }
-    }
+    };
     buffer.truncate(have);
-    Ok(have)
+    result
 }
 
 impl BufRead for ReadAhead {

@@ -213,6 +213,8 @@ impl<R: Read> Lz4Decoder<R> {
             };
             if frame.legacy && (is_magic(word) || super::is_skippable(word)) {
                 self.frame = self.open(word)?;
+                self.block.clear();
+                self.given = 0;
                 continue;
             }
             if word == 0 && !frame.legacy {
