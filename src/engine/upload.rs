@@ -66,7 +66,7 @@ pub fn deflate(
 ) -> Result<(u64, u64)> {
     let codec = Codec::new(format, level)?;
     let decoded = codec::decode(input)?;
-    pack::compress(decoded.reader, codec, out, context)
+    pack::compress(decoded.reader(), codec, out, context)
 }
 
 fn select(selection: &Selection, context: &Context) -> Result<collect::Selected> {

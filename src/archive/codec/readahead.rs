@@ -1,16 +1,16 @@
-//! Reading ahead: a thread that reads or decodes while the caller works on what came before.
+//! Decoding ahead: a thread that decompresses while the caller works on what came before.
 
 use std::io::{self, BufRead, Read};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
 
-/// Size of one buffer.
-const BUFFER: usize = 512 << 10;
+use super::Decode;
+
 /// Buffers in flight: one being filled, one being used, two between.
 const BUFFERS: usize = 4;
 
-/// A reader served by a thread of its own, through four reused buffers of 512 KiB.
+/// A reader of what a decoder makes on a thread of its own, through four reused buffers (of up to 4 MiB, for LZ4).
 ///
 /// When it is dropped early, the thread ends after the read it is in; nobody waits for it.
 pub struct ReadAhead {
@@ -23,7 +23,7 @@ pub struct ReadAhead {
 
 impl ReadAhead {
     /// Starts reading.
-    pub fn new(mut source: Box<dyn Read + Send>) -> Self {
+    pub fn new(mut decoder: Box<dyn Decode>) -> Self {
         // One more than there are buffers: an error may follow the last one.
         let (full_sender, full) = crossbeam_channel::bounded(BUFFERS + 1);
         let (empty, empty_receiver) = crossbeam_channel::bounded::<Vec<u8>>(BUFFERS);
@@ -33,7 +33,7 @@ impl ReadAhead {
         }
         thread::spawn(move || {
             for mut buffer in empty_receiver {
-                let error = fill(&mut source, &mut buffer).err();
+                let error = decoder.next(&mut buffer).err();
                 let last = error.is_some() || buffer.is_empty();
                 // What was read before an error is worth reading: the error then says where it happened.
                 let read = error.is_none() || !buffer.is_empty();
@@ -50,25 +50,6 @@ impl ReadAhead {
         });
         ReadAhead { full, empty, current: Vec::new(), used: 0, ended: false }
     }
-}
-
-/// Fills a buffer as far as the source goes; whatever the result, it then holds what was read.
-fn fill(source: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<()> {
-    buffer.resize(BUFFER, 0);
-    let mut have = 0;
-    let result = loop {
-        if have == BUFFER {
-            break Ok(());
-        }
-        match source.read(&mut buffer[have..]) {
-            Ok(0) => break Ok(()),
-            Ok(n) => have += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => break Err(e),
-        }
-    };
-    buffer.truncate(have);
-    result
 }
 
 impl BufRead for ReadAhead {
