@@ -7,7 +7,6 @@
 
 pub mod codec;
 pub mod pack;
-pub mod readahead;
 pub mod tar;
 pub mod tree;
 pub mod unpack;

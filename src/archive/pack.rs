@@ -282,6 +282,7 @@ impl Worker<'_> {
                 Ok(0) => return Err(changed("became shorter")),
                 Ok(n) => have += n,
                 Err(Errno::INTR) => {}
+                Err(Errno::ISDIR) => return Err(changed("was replaced")),
                 Err(errno) => {
                     return Err(Error::failed(format_args!("cannot read `{}`", Shown(name)))
                         .caused_by(std::io::Error::from(errno)));

@@ -16,8 +16,14 @@ use rustix::io::Errno;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::text::Shown;
 
-/// Longest path of an entry, in bytes: the kernel's own limit.
+/// Longest path of an entry, longest part of one, and longest text of a symbolic link, in bytes: the kernel's limits.
 const LONGEST: usize = 4096;
+const LONGEST_PART: usize = 255;
+const LONGEST_LINK: usize = 4095;
+
+/// So many folders, counted from the root, stay open on the way down; below them only the last. A path has up to 2,048
+/// parts, and a process often no more than 1,024 open files.
+const KEPT_OPEN: usize = 128;
 
 /// A path that cannot lead out of the folder it is resolved in, as far as its text goes. Empty for the folder itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +51,7 @@ impl SafePath {
             match part {
                 b"" | b"." => {}
                 b".." => return refuse("has `..` in its name"),
+                part if part.len() > LONGEST_PART => return refuse("has a part longer than 255 bytes in its name"),
                 part => {
                     if !clean.is_empty() {
                         clean.push(b'/');
@@ -105,8 +112,17 @@ impl Attributes {
 #[derive(Debug)]
 pub struct Tree {
     root: Arc<OwnedFd>,
-    /// Open folders from below the root down to the last one used.
-    open: Vec<(Vec<u8>, Arc<OwnedFd>)>,
+    /// Folders from below the root down to the last one used; those below [`KEPT_OPEN`] but the last are closed.
+    open: Vec<(Vec<u8>, Option<Arc<OwnedFd>>)>,
+}
+
+/// What to do with a folder on the way that does not exist.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// Make it, also in place of a file.
+    Make,
+    /// Answer that it is not there.
+    Tell,
 }
 
 impl Tree {
@@ -120,21 +136,31 @@ impl Tree {
 
     /// A handle of a folder below, which is made when it is missing. A link in the way is refused.
     pub fn folder(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>> {
+        self.reach(path, Missing::Make)?.ok_or_else(|| Error::failed("a folder that was made is missing"))
+    }
+
+    /// A handle of a folder below; `None` when something on the way is missing or no folder.
+    fn reach(&mut self, path: &[u8], missing: Missing) -> Result<Option<Arc<OwnedFd>>> {
         if path.is_empty() {
-            return Ok(Arc::clone(&self.root));
+            return Ok(Some(Arc::clone(&self.root)));
         }
-        let mut depth = 0;
-        for part in path.split(|byte| *byte == b'/') {
-            if self.open.get(depth).is_none_or(|(name, _)| name != part) {
-                self.open.truncate(depth);
-                let parent = self.open.last().map_or(&self.root, |(_, fd)| fd);
-                let fd = enter(parent, part, path)?;
-                self.open.push((part.to_vec(), Arc::new(fd)));
+        let parts = || path.split(|byte| *byte == b'/');
+        let known = parts().zip(&self.open).take_while(|(part, (name, _))| part == name).count();
+        self.open.truncate(known);
+        if self.open.last().is_some_and(|(_, fd)| fd.is_none()) {
+            self.open.truncate(KEPT_OPEN);
+        }
+        for part in parts().skip(self.open.len()) {
+            let parent = self.open.last().and_then(|(_, fd)| fd.as_ref()).unwrap_or(&self.root);
+            let Some(fd) = enter(parent, part, path, missing)? else { return Ok(None) };
+            if self.open.len() > KEPT_OPEN
+                && let Some((_, parent)) = self.open.last_mut()
+            {
+                *parent = None;
             }
-            depth += 1;
+            self.open.push((part.to_vec(), Some(Arc::new(fd))));
         }
-        self.open.truncate(depth);
-        Ok(self.open.last().map_or_else(|| Arc::clone(&self.root), |(_, fd)| Arc::clone(fd)))
+        Ok(self.open.last().and_then(|(_, fd)| fd.clone()))
     }
 
     /// Makes a folder, or keeps one that is there. It stays writable by its owner until [`Tree::finish_dir`].
@@ -159,6 +185,12 @@ impl Tree {
 
     /// Makes a symbolic link, replacing a file or link that is there.
     pub fn symlink(&mut self, path: &SafePath, text: &[u8], attributes: Attributes) -> Result<()> {
+        if text.len() > LONGEST_LINK {
+            return Err(Error::refused(format_args!(
+                "entry `{}` is a symbolic link with a text longer than {LONGEST_LINK} bytes",
+                Shown(path.as_bytes())
+            )));
+        }
         let (folder, name) = path.split();
         let fd = self.folder(folder)?;
         let doing = || format!("cannot make the link `{}`", Shown(path.as_bytes()));
@@ -204,7 +236,7 @@ impl Tree {
                 Shown(target.as_bytes())
             ))
         };
-        let source = self.folder(from_folder)?;
+        let Some(source) = self.reach(from_folder, Missing::Tell)? else { return Err(missing()) };
         match rustix::fs::statat(&source, from, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
             Ok(_) => {
@@ -224,19 +256,25 @@ impl Tree {
     }
 }
 
-/// Opens a folder in a folder, making it when it is missing and replacing a file that is in the way.
-fn enter(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<OwnedFd> {
+/// Opens a folder in a folder. When it is to be made, a file in the way is replaced; a link never is.
+fn enter(parent: &OwnedFd, name: &[u8], path: &[u8], missing: Missing) -> Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let doing = || format!("cannot make the folder `{}`", Shown(path));
     for _ in 0..3 {
         match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-            Ok(fd) => return Ok(fd),
+            Ok(fd) => return Ok(Some(fd)),
+            Err(Errno::NOENT) if missing == Missing::Tell => return Ok(None),
             Err(Errno::NOENT) => match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o777)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno).or_fail(doing),
             },
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).or_fail(doing)?;
+                let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => stat,
+                    // Somebody else took it away in between.
+                    Err(Errno::NOENT) => continue,
+                    Err(errno) => return Err(errno).or_fail(doing),
+                };
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
                     return Err(Error::refused(format_args!(
                         "entry `{}` would be written through `{}`, which is a symbolic link",
@@ -245,8 +283,12 @@ fn enter(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<OwnedFd> {
                     ))
                     .hint("remove the link first if the files belong there"));
                 }
+                if missing == Missing::Tell {
+                    return Ok(None);
+                }
                 match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
+                    // What was there may have become a folder again.
+                    Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
                     Err(errno) => return Err(errno).or_fail(doing),
                 }
             }
@@ -423,7 +465,17 @@ mod tests {
 
     #[test]
     fn names_that_lead_out_are_refused() {
-        for name in [&b"/etc/passwd"[..], b"..", b"../x", b"a/../../x", b"a/..", b"a\0b", b"//x", &[b'a'; 5000]] {
+        for name in [
+            &b"/etc/passwd"[..],
+            b"..",
+            b"../x",
+            b"a/../../x",
+            b"a/..",
+            b"a\0b",
+            b"//x",
+            &[b'a'; 256],
+            &b"a/".repeat(2500),
+        ] {
             assert_eq!(SafePath::new(name).unwrap_err().class(), Class::Refused, "{}", Shown(name));
         }
         for (name, clean) in [

@@ -104,7 +104,7 @@ impl<R: BufRead> Unpacker<'_, '_, R> {
     }
 
     fn member(&mut self, path: &SafePath, member: Member) -> Result<()> {
-        let attributes = self.attributes(&member);
+        let attributes = self.attributes(&member)?;
         match &member.kind {
             MemberKind::Dir => {
                 self.tree.make_dir(path)?;
@@ -124,14 +124,14 @@ impl<R: BufRead> Unpacker<'_, '_, R> {
             }
             MemberKind::HardLink(target) => {
                 let shown = Shown(path.as_bytes());
-                let target =
-                    SafePath::new(target).map_err(|e| e.context(format_args!("entry `{shown}` is a hard link")))?;
+                let hard_link = |e: Error| e.context(format_args!("entry `{shown}` is a hard link"));
+                let target = SafePath::new(target).map_err(hard_link)?;
                 if target == *path || target.is_root() {
                     return Err(Error::refused(format_args!(
                         "entry `{shown}` is a hard link to itself or to the folder"
                     )));
                 }
-                self.seen.check_above(&target)?;
+                self.seen.check_above(&target).map_err(hard_link)?;
                 self.links.push((path.clone(), target));
             }
             MemberKind::Special(what) => {
@@ -163,7 +163,8 @@ impl<R: BufRead> Unpacker<'_, '_, R> {
             }
         }
         self.context.progress.add(member.stored);
-        self.done.bytes += member.size;
+        // A few sparse files can claim more than a u64 holds.
+        self.done.bytes = self.done.bytes.saturating_add(member.size);
         Ok(())
     }
 
@@ -188,14 +189,14 @@ impl<R: BufRead> Unpacker<'_, '_, R> {
         Ok(())
     }
 
-    fn attributes(&self, member: &Member) -> Attributes {
-        let id = |id: u64| u32::try_from(id).unwrap_or(u32::MAX);
-        Attributes {
-            mode: member.mode,
-            mtime: member.mtime,
-            mtime_nanos: member.mtime_nanos,
-            owner: self.same_owner.then(|| (id(member.uid), id(member.gid))),
-        }
+    fn attributes(&self, member: &Member) -> Result<Attributes> {
+        let id = |id: u64| match u32::try_from(id) {
+            // The largest number means "leave the owner as it is" to the kernel.
+            Ok(id) if id != u32::MAX => Ok(id),
+            _ => Err(Error::damaged(format_args!("entry `{}` has an impossible owner {id}", Shown(&member.path)))),
+        };
+        let owner = if self.same_owner { Some((id(member.uid)?, id(member.gid)?)) } else { None };
+        Ok(Attributes { mode: member.mode, mtime: member.mtime, mtime_nanos: member.mtime_nanos, owner })
     }
 }
 
@@ -209,8 +210,8 @@ struct Seen {
 }
 
 impl Seen {
-    /// Notes a name; true when the same kind of thing had it before. Another kind, or something above that is no
-    /// folder, is refused.
+    /// Notes a name; true when it comes again, as the same kind of thing or as another name of a file where a file was
+    /// (what `tar -r` appends). Any other kind, or something above that is no folder, is refused.
     fn note(&mut self, path: &SafePath, kind: &MemberKind) -> Result<bool> {
         self.check_above(path)?;
         let kind = match kind {
@@ -220,10 +221,16 @@ impl Seen {
             MemberKind::HardLink(_) => b'h',
             MemberKind::Special(_) => b's',
         };
-        match self.kinds.insert(self.hasher.hash_one(path.as_bytes()), kind) {
+        let name = path.as_bytes();
+        if kind != b'd' && self.checked.starts_with(name) && matches!(self.checked.get(name.len()), None | Some(b'/')) {
+            // What was found to be fine goes through this very name.
+            self.checked.clear();
+        }
+        match self.kinds.insert(self.hasher.hash_one(name), kind) {
             None => Ok(false),
             Some(b'd') if kind == b'd' => Ok(false),
             Some(before) if before == kind => Ok(true),
+            Some(b'f' | b'h') if matches!(kind, b'f' | b'h') => Ok(true),
             Some(before) => {
                 let word = |kind| match kind {
                     b'd' => "a folder",

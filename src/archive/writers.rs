@@ -91,11 +91,24 @@ impl Shared {
     }
 
     fn close(&self) {
+        if thread::panicking() {
+            // The panic goes on in the master once its threads are joined; it must not wait for this job before.
+            self.failed.store(true, Ordering::SeqCst);
+        }
         let mut open = self.open_jobs.lock().unwrap_or_else(PoisonError::into_inner);
         *open -= 1;
         if *open == 0 {
             self.idle.notify_all();
         }
+    }
+}
+
+/// Closes a job however it ends.
+struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -124,12 +137,12 @@ impl Writers<'_> {
                 let (queue, spent, shared) = (queue.clone(), spent_sender.clone(), &shared);
                 scope.spawn(move || {
                     for job in queue {
+                        let _closing = Closing(shared);
                         if !shared.failed.load(Ordering::Relaxed)
                             && let Err(error) = context.cancel.check().and_then(|()| write(job, umask, &spent))
                         {
                             shared.fail(error);
                         }
-                        shared.close();
                     }
                 });
             }

@@ -217,7 +217,8 @@ impl Selecting<'_> {
         if !folder.is_empty() {
             path.push(OsStr::from_bytes(folder));
         }
-        WalkDir::new(path).min_depth(1).follow_links(false).follow_root_links(false)
+        // The working directory itself may be reached through a link; nothing below it is.
+        WalkDir::new(path).min_depth(1).follow_links(false).follow_root_links(folder.is_empty())
     }
 
     fn take(&mut self, entry: &DirEntry, prefix: usize) -> Result<()> {

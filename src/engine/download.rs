@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::{DownloadRequest, Outcome};
-use crate::archive::codec;
-use crate::archive::readahead::ReadAhead;
+use crate::archive::codec::{self, Decoded, ReadAhead};
 use crate::archive::tree::{SafePath, Tree};
 use crate::archive::unpack::{Unpacked, unpack};
 use crate::artifact::Format;
@@ -45,12 +44,10 @@ pub fn download(request: &DownloadRequest, transport: &dyn Transport, context: &
 
 /// Unpacks an archive of any known compression below `into`. Blocks.
 pub fn inflate(input: Box<dyn Read + Send>, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
-    let decoded = codec::decode(input)?;
-    if decoded.compressed {
-        unpack(ReadAhead::new(decoded.reader), into, same_owner, context)
-    } else {
-        // Large files are then read straight into what the writers write from.
-        unpack(BufReader::with_capacity(64 << 10, decoded.reader), into, same_owner, context)
+    match codec::decode(input)? {
+        Decoded::Compressed(decoder) => unpack(ReadAhead::new(decoder), into, same_owner, context),
+        // Large files are read straight into what the writers write from.
+        Decoded::Plain(reader) => unpack(BufReader::with_capacity(64 << 10, reader), into, same_owner, context),
     }
 }
 

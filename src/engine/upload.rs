@@ -66,7 +66,7 @@ pub fn deflate(
 ) -> Result<(u64, u64)> {
     let codec = Codec::new(format, level)?;
     let decoded = codec::decode(input)?;
-    pack::compress(decoded.reader, codec, out, context)
+    pack::compress(decoded.reader(), codec, out, context)
 }
 
 fn select(selection: &Selection, context: &Context) -> Result<collect::Selected> {
@@ -109,7 +109,7 @@ fn count(files: &FileSet, outcome: &mut Outcome) {
     let mut leading_out = 0;
     for entry in files.entries() {
         outcome.files += u64::from(entry.kind != Kind::Dir);
-        outcome.content_bytes += entry.size;
+        outcome.content_bytes = outcome.content_bytes.saturating_add(entry.size);
         if entry.kind == Kind::Symlink {
             leading_out += u64::from(collect::leads_out(files.name(entry), files.link_text(entry)));
         }

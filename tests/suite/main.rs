@@ -1,8 +1,15 @@
 //! The integration tests, as one binary: a module per behaviour, one shared harness.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
 
+mod fuzz;
+mod harness;
+mod hostile;
 mod layers;
+mod look_alikes;
 mod plugin;
 mod readme;
+mod roundtrip;
+mod selecting;
+mod tars;
 mod transport;
 mod try_pipeline;

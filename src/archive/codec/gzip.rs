@@ -23,13 +23,17 @@ impl GzipEncoder {
     }
 }
 
+/// Most bytes that deflate makes of this many; zlib's own bound is far below.
+fn most_deflated(len: usize) -> usize {
+    len + len / 8 + (64 << 10)
+}
+
 /// Header and trailer of a member.
 const AROUND: usize = HEADER.len() + 8;
 
 impl Encoder for GzipEncoder {
-    /// A stored deflate block costs five bytes for every 16 KiB at the least.
     fn bound(&self, len: usize) -> usize {
-        len.div_ceil(MEMBER).max(1) * (AROUND + 64) + len + len / 1024
+        len.div_ceil(MEMBER) * (AROUND + most_deflated(MEMBER))
     }
 
     fn block(&mut self, input: &[u8], output: &mut [u8]) -> Result<usize> {
@@ -38,9 +42,12 @@ impl Encoder for GzipEncoder {
             output[at..at + HEADER.len()].copy_from_slice(&HEADER);
             at += HEADER.len();
             self.deflate.reset();
+            // The same room for the same content: where deflate runs out of room can show in the bytes it makes, and how
+            // large a reused buffer has become is chance.
+            let room = at..at + most_deflated(member.len());
             let status = self
                 .deflate
-                .compress(member, &mut output[at..], FlushCompress::Finish)
+                .compress(member, &mut output[room], FlushCompress::Finish)
                 .map_err(|e| Error::failed("deflate failed").caused_by(e))?;
             if status != Status::StreamEnd {
                 return Err(Error::failed("deflate made more than it may"));
@@ -100,6 +107,43 @@ fn skip_zeros(input: &mut impl BufRead) -> io::Result<bool> {
         if !more {
             let what = "more data follows the padding after the last member";
             return if skipped { Err(io::Error::new(io::ErrorKind::InvalidData, what)) } else { Ok(false) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which thread made which block before, and how large its buffer had become, must not show.
+    #[test]
+    fn a_block_does_not_depend_on_what_was_before() {
+        let noise = |mut seed: u32, len: usize| -> Vec<u8> {
+            std::iter::repeat_with(|| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 28) as u8
+            })
+            .take(len)
+            .collect()
+        };
+        let large = (4 << 20) - 1;
+        let text: Vec<u8> = (0..2 * MEMBER).map(|at| ((at * at) >> 9) as u8).collect();
+        let incompressible: Vec<u8> = noise(5, MEMBER).chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        for level in [1, 6, 9] {
+            let block = |encoder: &mut GzipEncoder, input: &[u8], room: usize| {
+                let mut out = vec![0; encoder.bound(input.len()) + room];
+                let len = encoder.block(input, &mut out).unwrap();
+                out.truncate(len);
+                out
+            };
+            let mut used = GzipEncoder::new(level);
+            for input in [&text[..], &noise(1, 100), &noise(large as u32, large), &incompressible] {
+                let fresh = block(&mut GzipEncoder::new(level), input, 0);
+                for room in [0, 100_000, 1 << 20, 8 << 20] {
+                    let again = block(&mut used, input, room);
+                    assert!(again == fresh, "level {level}, {} bytes, room for {room}", input.len());
+                }
+            }
         }
     }
 }

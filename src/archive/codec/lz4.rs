@@ -18,7 +18,7 @@ use std::io::{self, Read};
 
 use twox_hash::XxHash32;
 
-use super::Encoder;
+use super::{Decode, Encoder};
 use crate::error::{Error, Result};
 
 const MAGIC: u32 = 0x184d_2204;
@@ -91,14 +91,12 @@ impl Encoder for Lz4Encoder {
     }
 }
 
-/// Frames in sequence.
+/// Frames in sequence, a block at a time.
 pub(super) struct Lz4Decoder<R> {
     input: R,
     frame: Option<Frame>,
-    /// The last decoded bytes: up to [`WINDOW`] of history in front for linked blocks, then the current block.
-    block: Vec<u8>,
-    /// How much of `block` has been handed out.
-    given: usize,
+    /// The last bytes decoded of this frame, at most [`WINDOW`], when its blocks are linked.
+    history: Vec<u8>,
     packed: Vec<u8>,
     ended: bool,
 }
@@ -114,7 +112,7 @@ struct Frame {
 
 impl<R: Read> Lz4Decoder<R> {
     pub(super) fn new(input: R) -> Self {
-        Lz4Decoder { input, frame: None, block: Vec::new(), given: 0, packed: Vec::new(), ended: false }
+        Lz4Decoder { input, frame: None, history: Vec::new(), packed: Vec::new(), ended: false }
     }
 
     /// Reads a little-endian word; `None` at the end of the input.
@@ -195,14 +193,13 @@ impl<R: Read> Lz4Decoder<R> {
         }))
     }
 
-    /// Decodes the next block; false at the end of all frames.
-    fn next_block(&mut self) -> io::Result<bool> {
+    /// Decodes the next block that is not empty into `out`; false at the end of all frames.
+    fn next_block(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
         loop {
             let Some(mut frame) = self.frame.take() else {
                 let Some(magic) = self.word()? else { return Ok(false) };
                 self.frame = self.open(magic)?;
-                self.block.clear();
-                self.given = 0;
+                self.history.clear();
                 continue;
             };
             let word = match self.word()? {
@@ -219,9 +216,9 @@ impl<R: Read> Lz4Decoder<R> {
                 self.close(frame)?;
                 continue;
             }
-            self.decode_block(&mut frame, word)?;
+            self.decode_block(&mut frame, word, out)?;
             self.frame = Some(frame);
-            if self.given < self.block.len() {
+            if !out.is_empty() {
                 return Ok(true);
             }
         }
@@ -239,7 +236,7 @@ impl<R: Read> Lz4Decoder<R> {
         Ok(())
     }
 
-    fn decode_block(&mut self, frame: &mut Frame, word: u32) -> io::Result<()> {
+    fn decode_block(&mut self, frame: &mut Frame, word: u32, out: &mut Vec<u8>) -> io::Result<()> {
         let stored = !frame.legacy && word & STORED != 0;
         let len = (if frame.legacy { word } else { word & !STORED }) as usize;
         let most = if frame.legacy { lz4_flex::block::get_maximum_output_size(LEGACY_BLOCK) } else { frame.block_max };
@@ -251,23 +248,23 @@ impl<R: Read> Lz4Decoder<R> {
         if frame.block_checksum && self.needed_word()? != XxHash32::oneshot(0, &self.packed) {
             return Err(bad("wrong block checksum"));
         }
-        // Keep the window in front of the new block, for blocks that refer back.
-        let history = if frame.independent { 0 } else { self.block.len().min(WINDOW) };
-        let drop = self.block.len() - history;
-        self.block.copy_within(drop.., 0);
-        self.block.resize(history + frame.block_max, 0);
-        let (past, room) = self.block.split_at_mut(history);
+        out.resize(frame.block_max, 0);
         let unpacked = if stored {
-            room[..len].copy_from_slice(&self.packed);
+            out[..len].copy_from_slice(&self.packed);
             len
-        } else if history == 0 {
-            lz4_flex::block::decompress_into(&self.packed, room).map_err(|e| bad(&e.to_string()))?
+        } else if self.history.is_empty() {
+            lz4_flex::block::decompress_into(&self.packed, out).map_err(|e| bad(&e.to_string()))?
         } else {
-            lz4_flex::block::decompress_into_with_dict(&self.packed, room, past).map_err(|e| bad(&e.to_string()))?
+            lz4_flex::block::decompress_into_with_dict(&self.packed, out, &self.history)
+                .map_err(|e| bad(&e.to_string()))?
         };
-        self.block.truncate(history + unpacked);
-        self.given = history;
-        let content = &self.block[history..];
+        out.truncate(unpacked);
+        if !frame.independent {
+            let kept = WINDOW.saturating_sub(out.len()).min(self.history.len());
+            self.history.drain(..self.history.len() - kept);
+            self.history.extend_from_slice(&out[out.len().saturating_sub(WINDOW)..]);
+        }
+        let content = out.as_slice();
         if let Some(hash) = &mut frame.content_hash {
             hash.write(content);
         }
@@ -280,19 +277,13 @@ impl<R: Read> Lz4Decoder<R> {
     }
 }
 
-impl<R: Read> Read for Lz4Decoder<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() || self.ended {
-            return Ok(0);
-        }
-        if self.given == self.block.len() && !self.next_block()? {
+impl<R: Read + Send> Decode for Lz4Decoder<R> {
+    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.ended || !self.next_block(out).inspect_err(|_| out.clear())? {
             self.ended = true;
-            return Ok(0);
+            out.clear();
         }
-        let n = buf.len().min(self.block.len() - self.given);
-        buf[..n].copy_from_slice(&self.block[self.given..self.given + n]);
-        self.given += n;
-        Ok(n)
+        Ok(())
     }
 }
 

@@ -11,9 +11,12 @@
 
 mod gzip;
 mod lz4;
+mod readahead;
 mod zst;
 
 use std::io::{self, Read};
+
+pub use readahead::ReadAhead;
 
 use crate::artifact::Format;
 use crate::error::{Class, Error, Result, from_io};
@@ -121,12 +124,29 @@ impl Framing {
     }
 }
 
-/// The content of an archive, decompressed.
-pub struct Decoded {
-    /// The bytes.
-    pub reader: Box<dyn Read + Send>,
-    /// Whether reading them takes decompression, which is worth a thread of its own.
-    pub compressed: bool,
+/// Decompresses on one thread.
+pub trait Decode: Send {
+    /// Replaces what is in `out` with the next run of content, as long as is convenient; empty at the end. On an error
+    /// `out` holds what was read before it.
+    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
+}
+
+/// The content of an archive.
+pub enum Decoded {
+    /// It was not compressed.
+    Plain(Box<dyn Read + Send>),
+    /// Decompressing it is worth a thread of its own.
+    Compressed(Box<dyn Decode>),
+}
+
+impl Decoded {
+    /// A reader of the content, decompressed ahead of it.
+    pub fn reader(self) -> Box<dyn Read + Send> {
+        match self {
+            Decoded::Plain(reader) => reader,
+            Decoded::Compressed(decoder) => Box::new(ReadAhead::new(decoder)),
+        }
+    }
 }
 
 /// Undoes whatever compression the bytes show, told by their first bytes and not by a name.
@@ -147,17 +167,19 @@ pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Decoded> {
     let head = &head[..have];
     let input: Box<dyn Read + Send> = Box::new(io::Cursor::new(head.to_vec()).chain(input));
     let magic = <[u8; 4]>::try_from(head).map(u32::from_le_bytes).ok();
-    let reader: Box<dyn Read + Send> = match magic {
+    let decoder: Box<dyn Decode> = match magic {
         _ if head.starts_with(&[0x1f, 0x8b]) => {
-            Box::new(Checked { inner: gzip::GzipDecoder::new(input), what: "gzip" })
+            Box::new(Checked { inner: Streamed(gzip::GzipDecoder::new(input)), what: "gzip" })
         }
         Some(magic) if lz4::is_magic(magic) => Box::new(Checked { inner: lz4::Lz4Decoder::new(input), what: "LZ4" }),
-        Some(magic) if zst::is_magic(magic) => Box::new(Checked { inner: zst::decoder(input)?, what: "zstd" }),
+        Some(magic) if zst::is_magic(magic) => {
+            Box::new(Checked { inner: Streamed(zst::decoder(input)?), what: "zstd" })
+        }
         // Skippable frames may open an LZ4 or a zstd stream; the frame after them decides.
         Some(magic) if is_skippable(magic) => return skippable_then(input),
-        _ => return Ok(Decoded { reader: input, compressed: false }),
+        _ => return Ok(Decoded::Plain(input)),
     };
-    Ok(Decoded { reader, compressed: true })
+    Ok(Decoded::Compressed(decoder))
 }
 
 fn is_skippable(magic: u32) -> bool {
@@ -179,25 +201,52 @@ fn skippable_then(mut input: Box<dyn Read + Send>) -> Result<Decoded> {
     decode(input)
 }
 
+/// Content of a decoder that is a reader comes in runs of this size.
+const RUN: usize = 512 << 10;
+
+/// A decoder that is a reader.
+struct Streamed<R>(R);
+
+impl<R: Read + Send> Decode for Streamed<R> {
+    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        out.resize(RUN, 0);
+        let mut have = 0;
+        let result = loop {
+            if have == RUN {
+                break Ok(());
+            }
+            match self.0.read(&mut out[have..]) {
+                Ok(0) => break Ok(()),
+                Ok(n) => have += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e),
+            }
+        };
+        out.truncate(have);
+        result
+    }
+}
+
 /// Gives a decoder's own complaints the class "damaged", and leaves errors of the source below it alone.
-struct Checked<R> {
-    inner: R,
+struct Checked<D> {
+    inner: D,
     what: &'static str,
 }
 
-impl<R: Read> Read for Checked<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buf).map_err(|error| {
+impl<D: Decode> Decode for Checked<D> {
+    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        self.inner.next(out).map_err(|error| {
             let ours = error.get_ref().is_some_and(|inner| inner.is::<Error>());
-            if ours || error.raw_os_error().is_some() || error.kind() == io::ErrorKind::Interrupted {
+            if ours || error.raw_os_error().is_some() {
                 return error;
             }
             let what = self.what;
             match error.kind() {
                 io::ErrorKind::UnexpectedEof => Error::damaged(format_args!("the {what} data is truncated")).into(),
-                _ => Error::new(Class::Damaged, format_args!("the {what} data is damaged"))
-                    .caused_by(error.to_string())
-                    .into(),
+                _ => {
+                    let why = error.to_string();
+                    Error::new(Class::Damaged, format_args!("the {what} data is damaged")).caused_by(why).into()
+                }
             }
         })
     }
@@ -235,7 +284,7 @@ mod tests {
 
     fn decoded(data: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        decode(Box::new(io::Cursor::new(data))).map_err(io::Error::from)?.reader.read_to_end(&mut out)?;
+        decode(Box::new(io::Cursor::new(data))).map_err(io::Error::from)?.reader().read_to_end(&mut out)?;
         Ok(out)
     }
 

@@ -101,10 +101,11 @@ impl<R: BufRead> TarReader<R> {
         let mut pax = self.global.clone();
         let mut long_name: Option<Vec<u8>> = None;
         let mut long_link: Option<Vec<u8>> = None;
+        let mut announced = false;
         loop {
             let offset = self.offset;
             let Some(header) = self.header()? else {
-                if long_name.is_some() || long_link.is_some() {
+                if announced {
                     return Err(self.bad(offset, "the archive ends after an extended header"));
                 }
                 self.check_padding()?;
@@ -114,6 +115,7 @@ impl<R: BufRead> TarReader<R> {
             if kind.is_pax_local_extensions() || kind.is_pax_global_extensions() {
                 let records = self.extended(&header, offset)?;
                 if kind.is_pax_local_extensions() {
+                    announced = true;
                     self.apply(&records, &mut pax, offset)?;
                 } else {
                     let mut global = std::mem::take(&mut self.global);
@@ -131,8 +133,10 @@ impl<R: BufRead> TarReader<R> {
                     pax = global;
                 }
             } else if kind.is_gnu_longname() {
+                announced = true;
                 long_name = Some(until_nul(self.extended(&header, offset)?));
             } else if kind.is_gnu_longlink() {
+                announced = true;
                 long_link = Some(until_nul(self.extended(&header, offset)?));
             } else if kind.as_byte() == b'V' {
                 // A volume label.

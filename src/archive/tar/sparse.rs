@@ -105,8 +105,12 @@ fn push(map: &mut Vec<Extent>, extent: Extent) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Extents must rise without overlap, stay inside the file, and account for every stored byte.
+/// Extents must rise without overlap, stay inside the file, and account for every stored byte; the file must be one that
+/// a file system can hold.
 pub(super) fn check(map: &[Extent], real: u64, stored: u64) -> Result<(), &'static str> {
+    if i64::try_from(real).is_err() {
+        return Err("a sparse file with an impossible size");
+    }
     let mut end = 0u64;
     let mut sum = 0u64;
     for extent in map {
@@ -190,5 +194,6 @@ mod tests {
         assert!(check(&[extent(0, 5)], 4, 5).is_err());
         assert!(check(&[extent(0, 5)], 20, 6).is_err());
         assert!(check(&[extent(u64::MAX, 5)], 20, 5).is_err());
+        assert!(check(&[], u64::MAX, 0).is_err());
     }
 }

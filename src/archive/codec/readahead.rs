@@ -1,16 +1,16 @@
-//! Reading ahead: a thread that reads or decodes while the caller works on what came before.
+//! Decoding ahead: a thread that decompresses while the caller works on what came before.
 
 use std::io::{self, BufRead, Read};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
 
-/// Size of one buffer.
-const BUFFER: usize = 512 << 10;
+use super::Decode;
+
 /// Buffers in flight: one being filled, one being used, two between.
 const BUFFERS: usize = 4;
 
-/// A reader served by a thread of its own, through four reused buffers of 512 KiB.
+/// A reader of what a decoder makes on a thread of its own, through four reused buffers (of up to 4 MiB, for LZ4).
 ///
 /// When it is dropped early, the thread ends after the read it is in; nobody waits for it.
 pub struct ReadAhead {
@@ -23,8 +23,9 @@ pub struct ReadAhead {
 
 impl ReadAhead {
     /// Starts reading.
-    pub fn new(mut source: Box<dyn Read + Send>) -> Self {
-        let (full_sender, full) = crossbeam_channel::bounded(BUFFERS);
+    pub fn new(mut decoder: Box<dyn Decode>) -> Self {
+        // One more than there are buffers: an error may follow the last one.
+        let (full_sender, full) = crossbeam_channel::bounded(BUFFERS + 1);
         let (empty, empty_receiver) = crossbeam_channel::bounded::<Vec<u8>>(BUFFERS);
         for _ in 0..BUFFERS {
             // The channel has room for all of them.
@@ -32,31 +33,23 @@ impl ReadAhead {
         }
         thread::spawn(move || {
             for mut buffer in empty_receiver {
-                let result = fill(&mut source, &mut buffer);
-                let last = !matches!(&result, Ok(n) if *n > 0);
-                if full_sender.send(result.map(|_| buffer)).is_err() || last {
+                let error = decoder.next(&mut buffer).err();
+                let last = error.is_some() || buffer.is_empty();
+                // What was read before an error is worth reading: the error then says where it happened.
+                let read = error.is_none() || !buffer.is_empty();
+                if read && full_sender.send(Ok(buffer)).is_err() {
+                    return;
+                }
+                if let Some(error) = error {
+                    let _ = full_sender.send(Err(error));
+                }
+                if last {
                     return;
                 }
             }
         });
         ReadAhead { full, empty, current: Vec::new(), used: 0, ended: false }
     }
-}
-
-/// Fills a buffer as far as the source goes. An error after some bytes comes with the next call.
-fn fill(source: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    buffer.resize(BUFFER, 0);
-    let mut have = 0;
-    while have < BUFFER {
-        match source.read(&mut buffer[have..]) {
-            Ok(0) => break,
-            Ok(n) => have += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    buffer.truncate(have);
-    Ok(have)
 }
 
 impl BufRead for ReadAhead {
