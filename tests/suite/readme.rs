@@ -386,3 +386,12 @@ fn reasons_are_given_only_for_dependencies_that_exist() {
         }
     }
 }
+
+#[test]
+fn every_decision_stands_in_the_index() {
+    let index = read("docs/decisions/README.md");
+    for page in pages().iter().filter(|page| page.starts_with("docs/decisions") && !page.ends_with("README.md")) {
+        let name = page.file_name().unwrap().to_str().unwrap();
+        assert!(index.contains(&format!("]({name})")), "{name}");
+    }
+}
