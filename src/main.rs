@@ -28,6 +28,8 @@ fn stop_on_signal(cancel: &Cancel, grace: Duration) {
     thread::spawn(move || {
         let mut signals = signals.forever();
         let Some(first) = signals.next() else { return };
+        // A closed terminal or connection is a request to end like any other.
+        let first = if first == SIGHUP { SIGTERM } else { first };
         cancel.stop(first);
         thread::spawn(move || {
             thread::sleep(grace);

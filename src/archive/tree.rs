@@ -134,6 +134,11 @@ impl Tree {
         Ok(Tree { root: Arc::new(root), open: Vec::new() })
     }
 
+    /// The tree that starts at a folder below, which is made when it is missing. A link on the way is refused.
+    pub fn below(mut self, path: &SafePath) -> Result<Self> {
+        Ok(Tree { root: self.folder(path.as_bytes())?, open: Vec::new() })
+    }
+
     /// A handle of a folder below, which is made when it is missing. A link in the way is refused.
     pub fn folder(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>> {
         self.reach(path, Missing::Make)?.ok_or_else(|| Error::failed("a folder that was made is missing"))

@@ -29,12 +29,11 @@ pub struct Unpacked {
     pub warnings: Vec<String>,
 }
 
-/// Unpacks a tar stream below `into`, which is made when it is missing. Blocks.
+/// Unpacks a tar stream into a tree; `into` is its name in messages. Blocks.
 ///
 /// Entries that could touch anything outside are an error of class `Refused`, broken streams one of class `Damaged`;
 /// what had been unpacked before stays, the file being written does not.
-pub fn unpack(input: impl BufRead, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
-    let tree = Tree::open(into)?;
+pub fn unpack(input: impl BufRead, tree: Tree, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
     let mut done = Unpacked::default();
     let result = Writers::with(context, |writers| {
         Unpacker {

@@ -4,12 +4,13 @@ use std::fs::{File, Permissions};
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Commands;
 use crate::artifact::Format;
 use crate::cli::{Deflate, Inflate};
-use crate::engine::{self, Context, Outcome};
+use crate::engine::{self, Context, Counting, Outcome};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::report::{Severity, Verb};
 use crate::text::Shown;
@@ -42,13 +43,13 @@ impl Commands<'_> {
     pub(super) fn inflate(&self, inflate: &Inflate) -> u8 {
         self.one(Verb::Inflate, &inflate.archive, |context| {
             let input = open(&inflate.archive, context)?;
-            let artifact_bytes = std::fs::metadata(&inflate.archive).map_or(0, |file| file.len());
-            let unpacked = engine::inflate(input, &inflate.chdir, inflate.same_owner, context)
+            let (input, travelled) = Counting::new(input);
+            let unpacked = engine::inflate(Box::new(input), &inflate.chdir, inflate.same_owner, context)
                 .map_err(|e| e.context(format_args!("unpacking `{}`", Shown::path(&inflate.archive))))?;
             Ok(Outcome {
                 files: unpacked.files,
                 content_bytes: unpacked.bytes,
-                artifact_bytes,
+                artifact_bytes: travelled.load(Ordering::Relaxed),
                 warnings: unpacked.warnings,
                 moved: true,
                 ..Outcome::default()

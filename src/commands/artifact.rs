@@ -35,7 +35,8 @@ impl Commands<'_> {
             let request = DownloadRequest {
                 name: name.clone(),
                 pick: Pick { build, step: download.step.clone() },
-                into: download.chdir.clone(),
+                root: download.chdir.clone(),
+                into: PathBuf::new(),
                 same_owner: download.same_owner,
             };
             tasks.push(self.task(name, Work::Download(request)));

@@ -8,6 +8,11 @@ pub mod hook;
 pub mod try_pipeline;
 
 use clap::CommandFactory;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cancel::Cancel;
 use crate::cli::{Cli, Command, HookPhase};
@@ -22,7 +27,9 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
         (false, true) => Verbosity::Verbose,
         (false, false) => Verbosity::Normal,
     };
-    let report = Report::new(Mode::detect(env, verbosity, cli.output.json));
+    let mode = Mode::detect(env, verbosity, cli.output.json);
+    show_traces(mode.verbosity);
+    let report = Report::new(mode);
     let commands = Commands { env, cancel, report: &report };
     match cli.command {
         Command::Upload(upload) => commands.upload(upload),
@@ -44,12 +51,22 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
                 keep: asked.keep,
                 json: cli.output.json,
                 verbose: cli.output.verbose,
+                quiet: cli.output.quiet,
             };
             let ended = try_pipeline::run(&request, env, cancel);
             ended.unwrap_or_else(|error| commands.status(Err(error)))
         }
         Command::Completions { shell } => commands.status(completions(shell)),
     }
+}
+
+/// Sends what the transports note to stderr: warnings always, details with `-v`. Libraries below ours stay silent.
+fn show_traces(verbosity: Verbosity) {
+    let level = if verbosity == Verbosity::Verbose { Level::DEBUG } else { Level::WARN };
+    let ours = Targets::new().with_target("monofo", level);
+    let lines = fmt::layer().with_writer(std::io::stderr).without_time().with_target(false).with_ansi(false);
+    // Only tests run two commands in one process, and the first one's choice serves them all.
+    let _ = tracing_subscriber::registry().with(ours).with(lines).try_init();
 }
 
 /// What every command has at hand.

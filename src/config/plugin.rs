@@ -227,6 +227,7 @@ fn download(value: &Value, at: &At, env: &Env, mistakes: &mut Mistakes) -> Optio
         request: DownloadRequest {
             name,
             pick: Pick { build: build.unwrap_or_else(|| "local".to_owned()), step },
+            root: PathBuf::from("."),
             into: into.unwrap_or_else(|| PathBuf::from(".")),
             same_owner: false,
         },

@@ -22,13 +22,13 @@ pub fn download(request: &DownloadRequest, transport: &dyn Transport, context: &
     let name = &request.name;
     let format = name.format()?;
     let download = transport.download(name, &request.pick)?;
-    let travelled = Arc::new(AtomicU64::new(0));
-    let reader = Box::new(Counting { inner: download.reader, count: Arc::clone(&travelled) });
+    let (reader, travelled) = Counting::new(download.reader);
+    let reader = Box::new(reader);
     let unpacked = if format == Format::Plain {
         context.progress.expect(download.size.unwrap_or(0));
-        place(reader, name.as_str(), &request.into, context)
+        place(reader, name.as_str(), open(request)?, context)
     } else {
-        inflate(reader, &request.into, request.same_owner, context)
+        unpack_any(reader, open(request)?, &request.root.join(&request.into), request.same_owner, context)
     };
     let unpacked = unpacked.map_err(|e| e.context(format_args!("downloading `{name}` ({})", download.from)))?;
     Ok(Outcome {
@@ -42,19 +42,34 @@ pub fn download(request: &DownloadRequest, transport: &dyn Transport, context: &
     })
 }
 
-/// Unpacks an archive of any known compression below `into`. Blocks.
+/// The folder that a download goes to.
+fn open(request: &DownloadRequest) -> Result<Tree> {
+    let into = SafePath::new(request.into.as_os_str().as_encoded_bytes())?;
+    Tree::open(&request.root)?.below(&into)
+}
+
+/// Unpacks an archive of any known compression below `into`, which is made when it is missing. Blocks.
 pub fn inflate(input: Box<dyn Read + Send>, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
+    unpack_any(input, Tree::open(into)?, into, same_owner, context)
+}
+
+fn unpack_any(
+    input: Box<dyn Read + Send>,
+    tree: Tree,
+    into: &Path,
+    same_owner: bool,
+    context: &Context,
+) -> Result<Unpacked> {
     match codec::decode(input)? {
-        Decoded::Compressed(decoder) => unpack(ReadAhead::new(decoder), into, same_owner, context),
+        Decoded::Compressed(decoder) => unpack(ReadAhead::new(decoder), tree, into, same_owner, context),
         // Large files are read straight into what the writers write from.
-        Decoded::Plain(reader) => unpack(BufReader::with_capacity(64 << 10, reader), into, same_owner, context),
+        Decoded::Plain(reader) => unpack(BufReader::with_capacity(64 << 10, reader), tree, into, same_owner, context),
     }
 }
 
 /// Puts a plain file at its name below `into`: written beside its place, then renamed, following no link.
-fn place(mut reader: impl Read, name: &str, into: &Path, context: &Context) -> Result<Unpacked> {
+fn place(mut reader: impl Read, name: &str, mut tree: Tree, context: &Context) -> Result<Unpacked> {
     let path = SafePath::new(name.as_bytes())?;
-    let mut tree = Tree::open(into)?;
     let mut staged = tree.stage(&path)?;
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0;
@@ -76,9 +91,17 @@ fn place(mut reader: impl Read, name: &str, into: &Path, context: &Context) -> R
 }
 
 /// Counts the bytes that travelled.
-struct Counting<R> {
+pub(crate) struct Counting<R> {
     inner: R,
     count: Arc<AtomicU64>,
+}
+
+impl<R> Counting<R> {
+    /// A reader of the same bytes, and their count so far.
+    pub(crate) fn new(inner: R) -> (Self, Arc<AtomicU64>) {
+        let count = Arc::default();
+        (Counting { inner, count: Arc::clone(&count) }, count)
+    }
 }
 
 impl<R: Read> Read for Counting<R> {

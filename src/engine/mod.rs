@@ -12,6 +12,7 @@ use crate::artifact::ArtifactName;
 use crate::transport::Pick;
 
 pub use crate::context::{Context, Progress};
+pub(crate) use download::Counting;
 pub use download::{download, inflate};
 pub use upload::{deflate, upload};
 
@@ -71,7 +72,9 @@ pub struct DownloadRequest {
     pub name: ArtifactName,
     /// Which upload of it.
     pub pick: Pick,
-    /// The folder to unpack into, made when it is missing.
+    /// The folder that files go to, made when it is missing. It is the user's own: links on the way to it are followed.
+    pub root: PathBuf,
+    /// A folder below `root` to unpack into instead, reached without following a link. Empty or `.` for `root` itself.
     pub into: PathBuf,
     /// Whether to give files the owner that the archive names.
     pub same_owner: bool,

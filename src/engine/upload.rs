@@ -97,7 +97,7 @@ fn read_list(list: &ListSource, root: &Path) -> Result<(Vec<u8>, String)> {
             let bytes = std::fs::read(root.join(path)).map_err(|error| {
                 let class = if error.kind() == io::ErrorKind::NotFound { Class::Usage } else { Class::Failed };
                 Error::new(class, format_args!("cannot read the list `{shown}`"))
-                    .hint("the list is read from the working directory; make it before the upload")
+                    .hint("make the list before the upload; in a pipeline its path starts at the checkout")
                     .caused_by(error)
             })?;
             Ok((bytes, shown))

@@ -323,8 +323,7 @@ impl<R: BufRead> TarReader<R> {
         let header = tar::Header::from_byte_slice(&block).clone();
         if !checksum_fits(&block, header.cksum().ok()) {
             if offset == 0 {
-                return Err(Error::damaged("this is not a tar archive: its first header has a wrong checksum")
-                    .hint("archives are .tar, .tar.gz, .tar.lz4 and .tar.zst; anything else is not unpacked"));
+                return Err(not_a_tar());
             }
             return Err(self.bad(offset, "a header with a wrong checksum"));
         }
@@ -338,6 +337,7 @@ impl<R: BufRead> TarReader<R> {
         while have < block.len() {
             match self.input.read(&mut block[have..]) {
                 Ok(0) if have == 0 => return Ok(None),
+                Ok(0) if self.offset < BLOCK => return Err(not_a_tar()),
                 Ok(0) => return Err(self.truncated()),
                 Ok(n) => {
                     have += n;
@@ -424,6 +424,12 @@ impl<R: BufRead> TarReader<R> {
         let error = from_io("cannot read the archive", error);
         error.context(format_args!("at byte {} of the tar stream{}", self.offset, self.after()))
     }
+}
+
+/// What is said of anything that does not begin with a tar header.
+fn not_a_tar() -> Error {
+    Error::damaged("this is not a tar archive: it does not begin with a header")
+        .hint("archives are .tar, .tar.gz, .tar.lz4 and .tar.zst; anything else is not unpacked")
 }
 
 /// `<length> <key>=<value>\n` at the start of `records`: key, value, and what follows.

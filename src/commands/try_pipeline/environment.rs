@@ -65,16 +65,32 @@ pub(super) fn of_build(
     Ok(variables)
 }
 
+/// Where a trial keeps things. A pipeline names the real places for real builds, and a trial must not touch those.
+const PLACES: [&str; 7] = [
+    "MONOFO_ARTIFACTS",
+    "MONOFO_CACHE_DIR",
+    "MONOFO_DESYNC_CACHE",
+    "MONOFO_DESYNC_SEED_DIR",
+    "MONOFO_DESYNC_STORE",
+    "MONOFO_REMOTE",
+    "MONOFO_STORE_DIR",
+];
+
+/// Whether a variable says where artifacts and stores lie, which in a trial is nobody's choice.
+pub(super) fn is_place(name: &str) -> bool {
+    PLACES.contains(&name)
+}
+
 /// Adds what one job has of its own. The pipeline's `env` comes first, then the step's; neither can change what the agent
-/// says about the job.
+/// says about the job, nor where the trial keeps things.
 pub(super) fn add_job(
     variables: &mut BTreeMap<String, String>,
     pipeline_env: &[(String, String)],
     step: &CommandStep,
     checkout: &Path,
 ) -> Result<()> {
-    variables.extend(pipeline_env.iter().cloned());
-    variables.extend(step.env.iter().cloned());
+    let given = pipeline_env.iter().chain(&step.env).filter(|(name, _)| !is_place(name));
+    variables.extend(given.cloned());
     let plugins: Vec<Value> = step
         .plugins
         .iter()
@@ -179,7 +195,7 @@ mod tests {
         add_job(&mut variables, &[pair("A", "pipeline"), pair("B", "pipeline")], &step, Path::new("/checkout"))
             .unwrap();
         for (name, value) in
-            [("A", "step"), ("B", "pipeline"), ("BUILDKITE_STEP_KEY", "k"), ("MONOFO_ARTIFACTS", "file:///mine")]
+            [("A", "step"), ("B", "pipeline"), ("BUILDKITE_STEP_KEY", "k"), ("MONOFO_ARTIFACTS", "file:///scratch")]
         {
             assert_eq!(variables[name], value, "{name}");
         }

@@ -15,6 +15,8 @@ pub(super) struct Log {
     pub(super) json: bool,
     /// Whether to say more.
     pub(super) verbose: bool,
+    /// Whether to say only what went wrong.
+    pub(super) quiet: bool,
 }
 
 /// How a step came out.
@@ -90,8 +92,15 @@ impl Outcome {
 }
 
 impl Log {
-    /// Says a line. A closed standard error is no reason to stop.
+    /// Says a line, unless quiet was asked for.
     pub(super) fn line(&self, text: &str) {
+        if !self.quiet {
+            self.always(text);
+        }
+    }
+
+    /// Says a line whatever was asked for. A closed standard error is no reason to stop.
+    pub(super) fn always(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 

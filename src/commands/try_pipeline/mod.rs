@@ -16,7 +16,7 @@ mod job;
 mod log;
 mod scratch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub struct TryRequest {
     pub json: bool,
     /// Say more about what is prepared.
     pub verbose: bool,
+    /// Say only what went wrong, besides what the steps say themselves and the summary.
+    pub quiet: bool,
 }
 
 /// Runs the pipeline and returns the exit status for the process: 0, or that of the first step whose failure is not
@@ -57,7 +59,7 @@ pub struct TryRequest {
 /// [`Class::Usage`]: crate::error::Class::Usage
 /// [`Class::Interrupted`]: crate::error::Class::Interrupted
 pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
-    let log = Log { json: request.json, verbose: request.verbose };
+    let log = Log { json: request.json, verbose: request.verbose, quiet: request.quiet };
     let text = read_file(&request.pipeline)?;
     let directory = request.directory.canonicalize().or_fail(|| "finding the current folder")?;
     let tree = WorkingTree::around(&directory);
@@ -72,7 +74,18 @@ pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
     let file = Shown::path(&request.pipeline).to_string();
     let pipeline = pipeline::read(&text, &variables).map_err(|mistakes| tell(&log, &file, &mistakes))?;
     for warning in &pipeline.warnings {
-        log.line(&sentence(&file, "warning", warning));
+        log.always(&sentence(&file, "warning", warning));
+    }
+    let steps = pipeline.commands().flat_map(|step| &step.env);
+    let places: BTreeSet<&str> = pipeline
+        .env
+        .iter()
+        .chain(steps)
+        .map(|(name, _)| name.as_str())
+        .filter(|name| environment::is_place(name))
+        .collect();
+    for name in places {
+        log.line(&format!("note: {name} of the pipeline is not used: a trial keeps everything in folders of its own"));
     }
     let bash = find_bash(env)?;
     let plugin = Plugin::write(&place, &bash)?;
@@ -223,7 +236,7 @@ fn find_bash(env: &Env) -> Result<PathBuf> {
 /// Prints all mistakes and gives the error that ends the command.
 fn tell(log: &Log, file: &str, mistakes: &[Mistake]) -> Error {
     for mistake in mistakes {
-        log.line(&sentence(file, "error", mistake));
+        log.always(&sentence(file, "error", mistake));
     }
     let count = Count(mistakes.len() as u64, "mistake");
     Error::usage(format_args!("`{file}` has {count}; nothing was run"))
