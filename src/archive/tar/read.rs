@@ -140,7 +140,7 @@ impl<R: BufRead> TarReader<R> {
                 long_link = Some(until_nul(self.extended(&header, offset)?));
             } else if kind.as_byte() == b'V' {
                 // A volume label.
-                let size = self.number(header.entry_size(), "size", offset)?;
+                let size = self.field(&header.as_old().size, header.entry_size(), "size", offset)?;
                 self.skip(padded(size).ok_or_else(|| self.bad(offset, "impossible size"))?)?;
             } else {
                 return self.member(&header, offset, pax, long_name, long_link).map(Some);
@@ -193,7 +193,7 @@ impl<R: BufRead> TarReader<R> {
         if has_content {
             stored = match pax.size {
                 Some(size) => size,
-                None => self.number(header.entry_size(), "size", offset)?,
+                None => self.field(&header.as_old().size, header.entry_size(), "size", offset)?,
             };
         }
         self.content_left = stored;
@@ -266,7 +266,7 @@ impl<R: BufRead> TarReader<R> {
     }
 
     fn extended(&mut self, header: &tar::Header, offset: u64) -> Result<Vec<u8>> {
-        let size = self.number(header.entry_size(), "size", offset)?;
+        let size = self.field(&header.as_old().size, header.entry_size(), "size", offset)?;
         if size > MOST_EXTENDED {
             return Err(self.bad(offset, "an extended header larger than 1 MiB"));
         }
