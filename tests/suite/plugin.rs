@@ -8,6 +8,8 @@ use monofo::config::plugin::PluginConfig;
 use monofo::env::Env;
 use serde_json::{Value, json};
 
+use crate::harness::Sandbox;
+
 fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -104,4 +106,32 @@ fn pre_exit_removes_the_leftovers_of_its_job() {
     std::fs::create_dir_all(scratch.join("half")).unwrap();
     assert_eq!(hook("pre-exit", folder.path(), &[]), (0, String::new(), String::new()));
     assert!(!scratch.exists());
+}
+
+/// An artifact may hold any link, and the next download must not be sent through it.
+#[test]
+fn a_link_on_the_way_to_into_is_refused() {
+    let sandbox = Sandbox::new();
+    let job = |phase: &str, configuration: &Value, status: i32| {
+        sandbox
+            .monofo(["hook", phase])
+            .env("BUILDKITE_JOB_ID", "job")
+            .env("BUILDKITE_BUILD_ID", "build")
+            .env("BUILDKITE_COMMAND_EXIT_STATUS", "0")
+            .env("BUILDKITE_PLUGIN_CONFIGURATION", &configuration.to_string())
+            .exits(status)
+    };
+    std::fs::write(sandbox.path("work/file"), "content").unwrap();
+    std::fs::create_dir(sandbox.path("outside")).unwrap();
+    std::os::unix::fs::symlink("../outside", sandbox.path("work/out")).unwrap();
+    job("post-command", &json!({"upload": {"a.tar": "file", "plain.txt": "file"}}), 0);
+    for name in ["a.tar", "plain.txt"] {
+        for into in ["out", "out/deeper", "./out/"] {
+            let ran = job("pre-command", &json!({"download": {"name": name, "into": into}}), 6);
+            assert!(ran.stderr.contains("symbolic link"), "{}", ran.stderr);
+        }
+    }
+    assert_eq!(std::fs::read_dir(sandbox.path("outside")).unwrap().count(), 0);
+    job("pre-command", &json!({"download": {"name": "a.tar", "into": "new/folder"}}), 0);
+    assert_eq!(std::fs::read_to_string(sandbox.path("work/new/folder/file")).unwrap(), "content");
 }
