@@ -263,6 +263,10 @@ impl Tree {
 
 /// Opens a folder in a folder. When it is to be made, a file in the way is replaced; a link never is.
 fn enter(parent: &OwnedFd, name: &[u8], path: &[u8], missing: Missing) -> Result<Option<OwnedFd>> {
+    if matches!(name, b"" | b"." | b"..") {
+        // No `SafePath` has such a part, but what is reached through here must not depend on that.
+        return Err(Error::refused(format_args!("entry `{}` has the part `{}` in its name", Shown(path), Shown(name))));
+    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let doing = || format!("cannot make the folder `{}`", Shown(path));
     for _ in 0..3 {
@@ -509,7 +513,11 @@ mod tests {
         assert_eq!(tree.make_dir(&path("link/new")).unwrap_err().class(), Class::Refused);
         assert_eq!(tree.symlink(&path("link/new"), b"x", attributes).unwrap_err().class(), Class::Refused);
         assert_eq!(tree.hard_link(&path("new"), &path("link/sentinel")).unwrap_err().class(), Class::Refused);
+        for path in [&b".."[..], b"../x", b"a/../../x", b"/tmp", b"a//b"] {
+            assert_eq!(tree.folder(path).unwrap_err().class(), Class::Refused, "{}", Shown(path));
+        }
         let root = tree.folder(b"").unwrap();
+        assert!(NewFile::create(&root, b"..", b"..", attributes).is_err());
         let mut file = NewFile::create(&root, b"link", b"link", attributes).unwrap();
         file.write(b"a file in place of the link").unwrap();
         file.finish(umask()).unwrap();

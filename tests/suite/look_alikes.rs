@@ -160,7 +160,7 @@ fn headers_of_other_makers() {
                 // Negative, in base 256.
                 header.as_old_mut().mtime = [0xff; 12];
             })
-            .changed(b'V', "label", b"", |_| ())
+            .changed(b'V', "label", b"", |header| header.as_old_mut().size = [0; 12])
             .long(b'L', b"gnu/long/name")
             .file("gnu/long/nam", "l"),
     );
