@@ -43,7 +43,12 @@ impl Sandbox {
 
     /// A command line; it runs when it is asked for its result.
     pub fn monofo<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Run<'_> {
-        Run { sandbox: self, args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(), stdin: Vec::new() }
+        Run {
+            sandbox: self,
+            args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
+            stdin: Vec::new(),
+            envs: Vec::new(),
+        }
     }
 
     /// Every artifact that has been published, by its path below the artifact folder.
@@ -79,11 +84,18 @@ pub struct Run<'a> {
     sandbox: &'a Sandbox,
     args: Vec<OsString>,
     stdin: Vec<u8>,
+    envs: Vec<(String, String)>,
 }
 
 impl Run<'_> {
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
+        self
+    }
+
+    /// Sets a variable for the command.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.envs.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -98,6 +110,7 @@ impl Run<'_> {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", sandbox.path("home"))
             .env("MONOFO_ARTIFACTS", format!("file://{}", sandbox.path("artifacts").display()))
+            .envs(self.envs.iter().map(|(name, value)| (name, value)))
             .write_stdin(self.stdin.clone())
             .timeout(Duration::from_secs(120))
             .output()

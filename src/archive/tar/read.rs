@@ -428,7 +428,7 @@ impl<R: BufRead> TarReader<R> {
 
 /// What is said of anything that does not begin with a tar header.
 fn not_a_tar() -> Error {
-    Error::damaged("this is not a tar archive: it does not begin with a header")
+    Error::damaged("this is not a tar archive: there is no header at byte 0")
         .hint("archives are .tar, .tar.gz, .tar.lz4 and .tar.zst; anything else is not unpacked")
 }
 
