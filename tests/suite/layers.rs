@@ -11,6 +11,7 @@ fn layers(map: &str) -> BTreeMap<String, usize> {
     for (row, line) in rows.enumerate() {
         let modules = line.split('|').nth(1).unwrap();
         for module in modules.split('`').skip(1).step_by(2) {
+            let module = module.trim_start_matches("mod@");
             assert_eq!(layers.insert(module.to_owned(), row), None, "{module} stands in two rows");
         }
     }
