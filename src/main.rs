@@ -15,28 +15,50 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let env = Env::of_process();
     let cancel = Cancel::new();
-    stop_on_signal(&cancel, cli.command.grace());
+    let grace = cli.command.grace();
+    let statuses = [SIGINT, SIGTERM].map(|signal| (signal, commands::status_when_stopped(&cli.command, &env, signal)));
+    stop_on_signal(&cancel, grace, statuses);
     ExitCode::from(commands::run(cli, &env, &cancel))
 }
 
-/// The first signal asks everybody to stop; a second one, or the end of the grace period, ends the process where it is. What is not
-/// published by then never shows, and leftovers are swept by the next run.
-#[allow(clippy::exit, reason = "the one place that ends the process without unwinding")]
-fn stop_on_signal(cancel: &Cancel, grace: Duration) {
-    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+/// The first signal asks everybody to stop; a second one, or the end of the grace period, ends the process where it is.
+/// What is not published by then never shows, and leftovers are swept by the next run.
+fn stop_on_signal(cancel: &Cancel, grace: Duration, statuses: [(i32, i32); 2]) {
+    let mut wanted = vec![SIGINT, SIGTERM];
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) else { return };
     let cancel = cancel.clone();
+    let end = move |signal: i32, why: &str| {
+        let status = statuses.iter().find(|(known, _)| *known == signal).map_or(128 + signal, |(_, status)| *status);
+        end_now(status, why);
+    };
     thread::spawn(move || {
-        let mut signals = signals.forever();
-        let Some(first) = signals.next() else { return };
         // A closed terminal or connection is a request to end like any other.
-        let first = if first == SIGHUP { SIGTERM } else { first };
+        let mut signals = signals.forever().map(|signal| if signal == SIGHUP { SIGTERM } else { signal });
+        let Some(first) = signals.next() else { return };
         cancel.stop(first);
         thread::spawn(move || {
             thread::sleep(grace);
-            std::process::exit(128 + first);
+            end(first, "cleaning up took too long");
         });
         if let Some(second) = signals.next() {
-            std::process::exit(128 + second);
+            end(second, "a second signal came before all was cleaned up");
         }
     });
+}
+
+#[allow(clippy::exit, clippy::print_stderr, reason = "the one place that ends the process without unwinding")]
+fn end_now(status: i32, why: &str) {
+    eprintln!("error: interrupted: {why}; what was under way was not published");
+    std::process::exit(status);
+}
+
+/// Whether whoever started us, such as `nohup`, wants a signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal - 1)) != 0
 }

@@ -153,6 +153,11 @@ impl Report {
         self.mode
     }
 
+    /// Says what the command is about, for the summary; a block says it as well.
+    pub fn begin(&self, verb: Verb) {
+        self.state().verb = Some(verb);
+    }
+
     /// Begins a block of `count` artifacts: the heading of a log group in a job, nothing elsewhere.
     pub fn begin_block(&self, verb: Verb, count: usize) {
         let mut state = self.state();
@@ -233,14 +238,15 @@ impl Report {
         }
     }
 
-    /// One JSON document on stdout, whether or not `--json` was given.
-    pub fn json(&self, document: &Value) {
+    /// One JSON document on stdout, whether or not `--json` was given. Whoever reads it has to get it.
+    pub fn json(&self, document: &Value) -> std::io::Result<()> {
         let mut state = self.state();
-        let _ = writeln!(state.stdout, "{document:#}");
-        let _ = state.stdout.flush();
+        writeln!(state.stdout, "{document:#}")?;
+        state.stdout.flush()
     }
 
-    /// Ends a command that moves artifacts: prints its summary when `--json` was given.
+    /// Ends a command that moves artifacts: prints its summary when `--json` was given. Returns the status to exit with,
+    /// which is 1 where all went well but the summary.
     ///
     /// ```json
     /// { "command": "upload", "status": 0, "warnings": [], "error": null,
@@ -249,13 +255,20 @@ impl Report {
     /// ```
     /// `result` is `done`, `empty`, `skipped`, `failed` or `warned` (failed, softened); `error` is null or has
     /// `class`, `message` and `hint`. Artifacts stand in the order in which they ended.
-    pub fn finish(&self, status: u8) {
-        if self.mode.json {
-            let document = {
-                let state = self.state();
-                state.summary.document(state.verb.map(Verb::name), status)
-            };
-            self.json(&document);
+    pub fn finish(&self, status: u8) -> u8 {
+        if !self.mode.json {
+            return status;
+        }
+        let document = {
+            let state = self.state();
+            state.summary.document(state.verb.map(Verb::name), status)
+        };
+        match self.json(&document) {
+            Ok(()) => status,
+            Err(error) => {
+                self.error(&Error::failed("cannot print the summary").caused_by(error));
+                status.max(1)
+            }
         }
     }
 

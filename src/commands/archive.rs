@@ -75,8 +75,7 @@ impl Commands<'_> {
                 error.class().exit_status()
             }
         };
-        self.report.finish(status);
-        status
+        self.report.finish(status)
     }
 }
 

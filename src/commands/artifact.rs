@@ -50,6 +50,7 @@ impl Commands<'_> {
     }
 
     fn move_all(&self, verb: Verb, tasks: Result<Vec<Task>>) -> u8 {
+        self.report.begin(verb);
         let status = match tasks {
             Ok(tasks) => {
                 let block = Block { cancel: self.cancel, report: self.report, forgiving: false };
@@ -57,8 +58,7 @@ impl Commands<'_> {
             }
             Err(error) => self.status(Err(error)),
         };
-        self.report.finish(status);
-        status
+        self.report.finish(status)
     }
 }
 

@@ -45,6 +45,12 @@ pub fn run(phase: Phase, env: &Env, cancel: &Cancel, report: &Report) -> u8 {
     Hook { env, cancel, report, open: &open }.run(phase)
 }
 
+/// Whether the step's command failed. Absent means that the agent has no opinion; post-command hooks are not run when
+/// there was no command.
+pub(super) fn command_failed(env: &Env) -> bool {
+    env.text("BUILDKITE_COMMAND_EXIT_STATUS").is_some_and(|status| status != "0")
+}
+
 /// One run of a hook, with everything it needs from outside.
 pub struct Hook<'a> {
     /// The environment that the agent gave.
@@ -64,18 +70,13 @@ impl Hook<'_> {
             self.clean_up();
             return 0;
         }
-        let command_failed = phase == Phase::PostCommand && self.command_failed();
+        self.report.begin(if phase == Phase::PreCommand { Verb::Download } else { Verb::Upload });
+        let command_failed = phase == Phase::PostCommand && command_failed(self.env);
         let status = match self.block(phase, command_failed) {
             Ok(status) => status,
             Err(error) => self.mover(command_failed).tell(&error, false),
         };
-        self.report.finish(status);
-        status
-    }
-
-    /// Absent means that the agent has no opinion; post-command hooks are not run when there was no command.
-    fn command_failed(&self) -> bool {
-        self.env.text("BUILDKITE_COMMAND_EXIT_STATUS").is_some_and(|status| status != "0")
+        self.report.finish(status)
     }
 
     fn block(&self, phase: Phase, command_failed: bool) -> Result<u8> {

@@ -69,6 +69,13 @@ fn show_traces(verbosity: Verbosity) {
     let _ = tracing_subscriber::registry().with(ours).with(lines).try_init();
 }
 
+/// The status to end with when a signal stopped the command before it could clean up: 128 and the signal's number,
+/// except after a command that failed, whose own status is to stay.
+pub fn status_when_stopped(command: &Command, env: &Env, signal: i32) -> i32 {
+    let after_command = matches!(command, Command::Hook { phase: HookPhase::PostCommand });
+    if after_command && hook::command_failed(env) { 0 } else { 128 + signal }
+}
+
 /// What every command has at hand.
 struct Commands<'a> {
     env: &'a Env,

@@ -157,3 +157,25 @@ fn a_bar_appears_after_a_second_and_goes_away() {
     drop(watch);
     assert!(lock(&report.shared.bar).is_none());
 }
+
+/// A disk without room.
+struct Full;
+
+impl Write for Full {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_summary_that_cannot_be_printed_is_a_failure() {
+    let mode = Mode { style: Style::Plain, verbosity: Verbosity::Normal, json: true };
+    let report = Report::with_streams(mode, Box::new(Full), Box::new(std::io::sink()));
+    assert_eq!(report.finish(0), 1);
+    assert_eq!(report.finish(3), 3);
+    let silent = Report::with_streams(Mode { json: false, ..mode }, Box::new(Full), Box::new(std::io::sink()));
+    assert_eq!(silent.finish(0), 0);
+}
