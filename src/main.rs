@@ -9,10 +9,12 @@ use monofo::cancel::Cancel;
 use monofo::cli::Cli;
 use monofo::commands;
 use monofo::env::Env;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    allow_open_files();
     let env = Env::of_process();
     let cancel = Cancel::new();
     let grace = cli.command.grace();
@@ -21,8 +23,16 @@ fn main() -> ExitCode {
     ExitCode::from(commands::run(cli, &env, &cancel))
 }
 
+/// Takes as many open files as the system grants: unpacking several artifacts at once holds many folders open.
+fn allow_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // What was granted before is enough for one artifact; where it is not, the error says so.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 /// The first signal asks everybody to stop; a second one, or the end of the grace period, ends the process where it is.
-/// What is not published by then never shows, and leftovers are swept by the next run.
+/// What is not published by then never shows.
 fn stop_on_signal(cancel: &Cancel, grace: Duration, statuses: [(i32, i32); 2]) {
     let mut wanted = vec![SIGINT, SIGTERM];
     if !is_ignored(SIGHUP) {
@@ -51,6 +61,7 @@ fn stop_on_signal(cancel: &Cancel, grace: Duration, statuses: [(i32, i32); 2]) {
 
 #[allow(clippy::exit, clippy::print_stderr, reason = "the one place that ends the process without unwinding")]
 fn end_now(status: i32, why: &str) {
+    commands::try_pipeline::emergency();
     eprintln!("error: interrupted: {why}; what was under way was not published");
     std::process::exit(status);
 }

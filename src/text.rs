@@ -89,7 +89,10 @@ impl fmt::Display for Count {
             }
             write!(f, "{digit}")?;
         }
-        write!(f, " {}{}", self.1, if self.0 == 1 { "" } else { "s" })
+        match self.1.strip_suffix('y') {
+            Some(stem) if self.0 != 1 => write!(f, " {stem}ies"),
+            _ => write!(f, " {}{}", self.1, if self.0 == 1 { "" } else { "s" }),
+        }
     }
 }
 
@@ -129,6 +132,7 @@ mod tests {
     fn counts_carry_thousands_and_plural() {
         assert_eq!(Count(1, "file").to_string(), "1 file");
         assert_eq!(Count(89_339, "file").to_string(), "89,339 files");
+        assert_eq!(Count(2, "entry").to_string(), "2 entries");
         assert_eq!(Count(1_000_000, "file").to_string(), "1,000,000 files");
     }
 

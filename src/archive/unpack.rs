@@ -23,6 +23,8 @@ use crate::text::{Count, Shown};
 pub struct Unpacked {
     /// Files and links.
     pub files: u64,
+    /// Folders.
+    pub folders: u64,
     /// Bytes of content.
     pub bytes: u64,
     /// What the user should know, one sentence each.
@@ -43,6 +45,7 @@ pub fn unpack(input: impl BufRead, tree: Tree, into: &Path, same_owner: bool, co
             seen: Seen::default(),
             dirs: Vec::new(),
             links: Vec::new(),
+            link_bytes: 0,
             leading_out: 0,
             same_owner,
             context,
@@ -52,14 +55,17 @@ pub fn unpack(input: impl BufRead, tree: Tree, into: &Path, same_owner: bool, co
     });
     match result {
         Ok(()) => Ok(done),
-        Err(error) if done.files == 0 => Err(error),
+        Err(error) if done.files + done.folders == 0 => Err(error),
         Err(error) => {
-            let read = Count(done.files, "file");
+            let read = Count(done.files + done.folders, "entry");
             let into = Shown::path(into);
             Err(error.context(format_args!("`{into}` now holds only a part of the archive (at most {read})")))
         }
     }
 }
+
+/// Hard links wait for their targets until their names take this much memory.
+const MOST_LINK_BYTES: usize = 8 << 20;
 
 struct Unpacker<'a, 'w, R> {
     reader: TarReader<R>,
@@ -70,6 +76,7 @@ struct Unpacker<'a, 'w, R> {
     dirs: Vec<(SafePath, Attributes)>,
     /// Hard links whose target may still be in the hands of a writer.
     links: Vec<(SafePath, SafePath)>,
+    link_bytes: usize,
     leading_out: u64,
     same_owner: bool,
     context: &'a Context,
@@ -106,6 +113,7 @@ impl<R: BufRead> Unpacker<'_, '_, R> {
         let attributes = self.attributes(&member)?;
         match &member.kind {
             MemberKind::Dir => {
+                self.done.folders += 1;
                 self.tree.make_dir(path)?;
                 self.dirs.push((path.clone(), attributes));
                 return Ok(());
@@ -131,7 +139,11 @@ impl<R: BufRead> Unpacker<'_, '_, R> {
                     )));
                 }
                 self.seen.check_above(&target).map_err(hard_link)?;
+                self.link_bytes += path.as_bytes().len() + target.as_bytes().len();
                 self.links.push((path.clone(), target));
+                if self.link_bytes > MOST_LINK_BYTES {
+                    self.settle()?;
+                }
             }
             MemberKind::Special(what) => {
                 return Err(Error::refused(format_args!("entry `{}` is {what}", Shown(path.as_bytes())))
@@ -170,6 +182,7 @@ impl<R: BufRead> Unpacker<'_, '_, R> {
     /// Waits until everything handed out is on disk, then makes the hard links.
     fn settle(&mut self) -> Result<()> {
         self.writers.settle()?;
+        self.link_bytes = 0;
         for (path, target) in self.links.drain(..) {
             self.tree.hard_link(&path, &target)?;
         }

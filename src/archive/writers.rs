@@ -19,7 +19,8 @@ use crate::error::{Error, Result};
 /// A batch is handed out when it holds this many bytes, files or folders.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_FILES: usize = 256;
-const BATCH_FOLDERS: usize = 32;
+/// Each folder of a batch is an open file, and a process may have no more than 1,024 of them.
+const BATCH_FOLDERS: usize = 8;
 /// Content of a large file travels in chunks of this size.
 const CHUNK: usize = 512 << 10;
 const CHUNKS: usize = 3;

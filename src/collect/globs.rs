@@ -14,7 +14,7 @@ use super::list::relative;
 use crate::error::{Error, Result};
 use crate::text::Shown;
 
-/// Folders that a glob never matches: version control, and our own stores.
+/// Names that a glob never matches: version control, our own stores, and (`.monofo-…`) files we are writing.
 const RESERVED: [&[u8]; 4] = [b".git", b".monofo", b".meta-cache", b".meta-store"];
 
 /// Compiled patterns.
@@ -132,7 +132,7 @@ impl Globs {
 
 /// Whether a file name is one that globs never match.
 pub(super) fn is_reserved(name: &[u8]) -> bool {
-    RESERVED.contains(&name)
+    RESERVED.contains(&name) || name.starts_with(b".monofo-")
 }
 
 fn compile(glob: &str) -> Result<(String, globset::Glob)> {
@@ -146,13 +146,37 @@ fn compile(glob: &str) -> Result<(String, globset::Glob)> {
             .hint("use `**` for everything below it"));
     }
     let text = String::from_utf8_lossy(&normal).into_owned();
-    let compiled = GlobBuilder::new(&text)
+    if let Some(class) =
+        text.split('[').skip(1).filter_map(|rest| rest.split(']').next()).find(|class| !class.is_ascii())
+    {
+        // Names are bytes, and so are the members of a class: half of a character must not match.
+        let error = Error::usage(format_args!(
+            "glob `{shown}` has a class `[{}]` with more than ASCII",
+            Shown(class.as_bytes())
+        ));
+        return Err(error.hint("list the characters as alternatives: {à,é}"));
+    }
+    let spread = text.split('/').map(spread).collect::<Vec<_>>().join("/");
+    let compiled = GlobBuilder::new(&spread)
         .literal_separator(true)
         .backslash_escape(true)
         .empty_alternates(true)
         .build()
         .map_err(|e| Error::usage(format_args!("glob `{shown}` cannot be read")).caused_by(e))?;
     Ok((text, compiled))
+}
+
+/// `**` beside other characters of a part crosses folders as well: `**b` is what `*b` is, at any depth.
+fn spread(part: &str) -> String {
+    match part.split_once("**") {
+        Some((before, after)) if part != "**" && !part.contains(['{', '}', '[', '\\']) => {
+            let after = after.trim_start_matches('*');
+            let here = format!("{before}*{after}");
+            let below = if before.is_empty() { String::new() } else { format!("{before}*/") };
+            format!("{{{here},{below}**/*{after}}}")
+        }
+        _ => part.to_owned(),
+    }
 }
 
 fn as_path(path: &[u8]) -> &Path {
@@ -183,6 +207,13 @@ mod tests {
             ("[!a]/c", "b/c", true),
             ("./dist//x", "dist/x", true),
             ("a/../b", "b", true),
+            ("**b.txt", "b.txt", true),
+            ("**b.txt", "d/e/xb.txt", true),
+            ("a**z", "a1z", true),
+            ("a**z", "a1/2/3z", true),
+            ("a**z", "b/a1z", false),
+            ("d/a**", "d/a1/2", true),
+            ("{é,è}.txt", "é.txt", true),
             (r"\*", "*", true),
             (r"\*", "a", false),
         ] {
@@ -213,6 +244,7 @@ mod tests {
             let error = Globs::new(&[glob.to_owned()], &[]).unwrap_err();
             assert_eq!(error.class(), Class::Refused, "{glob}");
         }
+        assert_eq!(Globs::new(&["[à-ü]".to_owned()], &[]).unwrap_err().class(), Class::Usage);
         assert_eq!(Globs::new(&["[".to_owned()], &[]).unwrap_err().class(), Class::Usage);
     }
 }

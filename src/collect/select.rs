@@ -174,15 +174,14 @@ impl Selecting<'_> {
         if base.split(|byte| *byte == b'/').any(is_reserved) || globs.is_excluded_below(base) && !base.is_empty() {
             return Ok(());
         }
-        match rustix::fs::statat(
-            self.root,
-            if base.is_empty() { b"." } else { base },
-            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-        ) {
-            Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {}
-            // A glob below something that is no folder, or does not exist, matches nothing.
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            Err(errno) => return Err(self.unreadable(base, errno)),
+        // A glob below something that is no folder (a link to one included), or does not exist, matches nothing.
+        let above = base.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &base[..at]);
+        for folder in above.chain([base]).filter(|folder| !folder.is_empty()) {
+            match rustix::fs::statat(self.root, folder, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {}
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+                Err(errno) => return Err(self.unreadable(folder, errno)),
+            }
         }
         let prefix = self.source.root.as_os_str().len();
         let mut walk = self.walker(base).into_iter();
@@ -315,12 +314,14 @@ impl Selecting<'_> {
         Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
     }
 
-    fn unreadable_line(&self, name: Name, errno: Errno, place: &str, list: &[u8]) -> Error {
-        let name = Shown(self.set.name_of(name)).to_string();
+    fn unreadable_line(&self, listed: Name, errno: Errno, place: &str, list: &[u8]) -> Error {
+        let name = Shown(self.set.name_of(listed)).to_string();
         match errno {
             Errno::NOENT | Errno::NOTDIR => {
                 let error = Error::new(Class::NotThere, format_args!("{place}: `{name}` does not exist"));
-                if self.source.null_separated && !list.contains(&0) {
+                if !self.source.null_separated && self.set.name_of(listed).ends_with(b"\r") {
+                    error.hint("the line ends in a carriage return: write the list with Unix line ends")
+                } else if self.source.null_separated && !list.contains(&0) {
                     error.hint("the list holds no NUL byte: leave out --null (in a pipeline, `null: true`)")
                 } else if !self.source.null_separated && list.contains(&0) {
                     error.hint("the list is separated by NUL bytes: add --null (in a pipeline, `null: true`)")

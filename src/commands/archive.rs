@@ -64,7 +64,7 @@ impl Commands<'_> {
         let watch = self.report.watch(vec![context.progress.clone()]);
         let result = work(&context);
         drop(watch);
-        let name = path.display().to_string();
+        let name = Shown::path(path).to_string();
         let status = match result {
             Ok(outcome) => {
                 self.report.outcome(&name, &Outcome { took: started.elapsed(), ..outcome });

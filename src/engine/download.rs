@@ -87,7 +87,7 @@ fn place(mut reader: impl Read, name: &str, mut tree: Tree, context: &Context) -
         bytes += n as u64;
     }
     staged.publish()?;
-    Ok(Unpacked { files: 1, bytes, warnings: Vec::new() })
+    Ok(Unpacked { files: 1, bytes, ..Unpacked::default() })
 }
 
 /// Counts the bytes that travelled.
