@@ -92,6 +92,7 @@ impl Transport for Folder {
 
     fn upload(&self, name: &ArtifactName) -> Result<Box<dyn Upload>> {
         self.cancel.check()?;
+        let leaf = layout::leaf(&self.origin)?;
         let root = Held::make_root(&self.root)?;
         let staging = root.make(STAGING)?;
         let (staged, file) = stage(&staging).map_err(|error| unusable("write to", &self.root.join(STAGING), error))?;
@@ -103,7 +104,7 @@ impl Transport for Folder {
             root,
             build: layout::part(&self.origin.build),
             name: name.clone(),
-            leaf: layout::leaf(&self.origin),
+            leaf,
             published: false,
             cancel: self.cancel.clone(),
         }))

@@ -207,7 +207,7 @@ impl Transport for Objects {
 
     fn upload(&self, name: &ArtifactName) -> Result<Box<dyn Upload>> {
         self.shared.cancel.check()?;
-        let key = path(&format!("{}/{}", self.home(&self.origin.build, name)?, layout::leaf(&self.origin)))?;
+        let key = path(&format!("{}/{}", self.home(&self.origin.build, name)?, layout::leaf(&self.origin)?))?;
         Ok(Box::new(upload::ObjectUpload::new(Arc::clone(&self.shared), key)))
     }
 

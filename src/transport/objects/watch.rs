@@ -132,7 +132,7 @@ struct Silent(Duration);
 
 impl fmt::Display for Silent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no answer within {} s", self.0.as_secs_f32().ceil())
+        write!(f, "no try was answered within its {} s", self.0.as_secs_f32().ceil())
     }
 }
 
