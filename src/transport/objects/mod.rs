@@ -70,6 +70,8 @@ pub struct Limits {
     pub resumes: u32,
     /// Time that an abandoned upload may take to clean up after itself.
     pub abort: Duration,
+    /// The same after a cancellation, when the process has little time left.
+    pub abort_cancelled: Duration,
 }
 
 impl Limits {
@@ -98,8 +100,9 @@ impl Default for Limits {
             retry_time: Duration::from_secs(240),
             backoff: Duration::from_millis(100),
             resumes: 4,
+            abort: Duration::from_secs(5),
             // Well below the 5 s after which a signal ends the process, and within what a cancelled job reserves.
-            abort: Duration::from_millis(1500),
+            abort_cancelled: Duration::from_millis(1500),
         }
     }
 }

@@ -156,7 +156,8 @@ impl Drop for ObjectUpload {
     fn drop(&mut self) {
         let Some(mut multipart) = self.multipart.take() else { return };
         let under_way = &mut self.under_way;
-        let limit = self.shared.limits.abort;
+        let Limits { abort, abort_cancelled, .. } = self.shared.limits;
+        let limit = if self.shared.cancel.signal().is_some() { abort.min(abort_cancelled) } else { abort };
         let aborted = self.shared.runtime.handle().block_on(async {
             // A part that is still under way when its upload is aborted can be stored after that, and nobody would remove
             // it: those that can end soon do, the others are cut off.
