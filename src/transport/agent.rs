@@ -221,10 +221,25 @@ impl Shared {
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
+    /// The error for an agent that is content although nothing was stored.
+    fn nothing_uploaded(&self, name: &ArtifactName, done: &Finished) -> Error {
+        let said = self.said(done);
+        Error::new(
+            Class::Unavailable,
+            format_args!("uploading `{name}`: `{PROGRAM}` reported success but uploaded nothing; {said}"),
+        )
+        .hint("the agent did not find the file as an artifact: check its version and its settings for artifact paths")
+    }
+
+    /// The end of what the agent said.
+    fn said(&self, done: &Finished) -> String {
+        let said = self.secrets.redact(&done.tail(TAIL));
+        if said.is_empty() { "it said nothing".to_owned() } else { format!("it said:\n{said}") }
+    }
+
     /// The error for an agent that could not do it, with the end of what it said.
     fn failed(&self, doing: &str, name: &ArtifactName, done: &Finished) -> Error {
-        let said = self.secrets.redact(&done.tail(TAIL));
-        let said = if said.is_empty() { "it said nothing".to_owned() } else { format!("it said:\n{said}") };
+        let said = self.said(done);
         Error::new(Class::Unavailable, format_args!("{doing} `{name}`: `{PROGRAM}` {}; {said}", done.ending())).hint(
             "check BUILDKITE_AGENT_ACCESS_TOKEN, BUILDKITE_AGENT_ENDPOINT and the network, or that the job still runs",
         )
@@ -272,7 +287,7 @@ impl Upload for AgentUpload {
         if rows.iter().any(|row| row.job == job) {
             return Ok(());
         }
-        Err(self.shared.failed("uploading", &self.name, &done).hint("the agent did not find the file as an artifact"))
+        Err(self.shared.nothing_uploaded(&self.name, &done))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Artifacts in a folder: `file://`, and the default outside a job.
 //!
 //! ```text
-//! <root>/.tmp/…                                          uploads under way
+//! <root>/.monofo-tmp/upload-…                            uploads under way
 //! <root>/<build id>/<artifact name>/<step or ->.<job id>  see `layout`
 //! ```
 //!
@@ -9,25 +9,28 @@
 //! folder is mounted. Nothing is synced to the disk: a machine that loses power loses the build that needed the artifact
 //! too, and archives notice when they are cut short. Links are never followed inside the root.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::OFlags;
-use tempfile::NamedTempFile;
-
+use super::held::{Entry, Held, unusable};
 use super::layout::{self, Seen};
 use super::{Download, Origin, Pick, Transport, Upload};
 use crate::artifact::ArtifactName;
 use crate::cancel::Cancel;
-use crate::error::{Class, Error, Result};
-use crate::location::create_folder;
+use crate::error::Result;
 use crate::text::Shown;
 
 /// The folder below the root where uploads are written; no build's part starts with a dot.
-const STAGING: &str = ".tmp";
+const STAGING: &str = ".monofo-tmp";
+
+/// What names in the staging folder begin with; [`DIGITS`] hexadecimal digits follow.
+const PREFIX: &str = "upload-";
+
+/// How many random digits the name of a staged file has.
+const DIGITS: usize = 16;
 
 /// How old something in the staging folder must be to be a leftover of a process that was killed.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -49,23 +52,34 @@ impl Folder {
         Folder { root: root.into(), origin, cancel }
     }
 
-    fn home(&self, build: &str, name: &ArtifactName) -> PathBuf {
-        self.root.join(layout::part(build)).join(name.as_str())
+    /// The folder of an artifact's uploads, if it is there.
+    fn home(&self, build: &str, name: &ArtifactName) -> Result<Option<Held>> {
+        let mut at = Held::root(&self.root)?;
+        for part in parts(&layout::part(build), name) {
+            let Some(folder) = at else { return Ok(None) };
+            at = folder.enter(part)?;
+        }
+        Ok(at)
     }
 
     /// Everything else that could explain why an artifact is missing; failures here only make the hint shorter.
     fn look_around(&self, name: &ArtifactName, pick: &Pick, leaves: Vec<String>) -> Seen {
         let mut seen = Seen { leaves, ..Seen::default() };
-        if seen.leaves.is_empty() {
-            seen.names = names_in(&self.root.join(layout::part(&pick.build))).into_iter().flatten().collect();
+        let Ok(Some(root)) = Held::root(&self.root) else { return seen };
+        if seen.leaves.is_empty()
+            && let Ok(Some(build)) = root.enter(&layout::part(&pick.build))
+        {
+            seen.names = build.names().into_iter().flatten().collect();
         }
         if seen.names.is_empty() {
-            let builds = names_in(&self.root).into_iter().flatten().take(BUILDS_LOOKED_AT);
+            let builds = root.names().into_iter().flatten().filter(|name| !name.starts_with('.'));
             let has = |build: &String| {
-                let home = self.root.join(build).join(name.as_str());
-                names_in(&home).is_ok_and(|mut leaves| leaves.any(|leaf| home.join(leaf).is_file()))
+                let home = parts(build, name).try_fold(None, |at: Option<Held>, part| {
+                    Some(Some(at.as_ref().unwrap_or(&root).enter(part).ok()??))
+                });
+                home.flatten().is_some_and(|home| home.files().is_ok_and(|files| !files.is_empty()))
             };
-            seen.builds = builds.filter(has).collect();
+            seen.builds = builds.take(BUILDS_LOOKED_AT).filter(has).collect();
         }
         seen
     }
@@ -78,55 +92,71 @@ impl Transport for Folder {
 
     fn upload(&self, name: &ArtifactName) -> Result<Box<dyn Upload>> {
         self.cancel.check()?;
-        let staging = self.root.join(STAGING);
-        let file = create_folder(&staging).and_then(|()| {
-            // As wide as the umask allows: steps on other machines may run as other users.
-            tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o666)).tempfile_in(&staging)
-        });
-        let file = file.map_err(|error| unusable("write to", &staging, error))?;
+        let leaf = layout::leaf(&self.origin)?;
+        let root = Held::make_root(&self.root)?;
+        let staging = root.make(STAGING)?;
+        let (staged, file) = stage(&staging).map_err(|error| unusable("write to", &self.root.join(STAGING), error))?;
         sweep(&staging);
-        let target = self.home(&self.origin.build, name).join(layout::leaf(&self.origin));
-        Ok(Box::new(FolderUpload { file, target, cancel: self.cancel.clone() }))
+        Ok(Box::new(FolderUpload {
+            file,
+            staged,
+            staging,
+            root,
+            build: layout::part(&self.origin.build),
+            name: name.clone(),
+            leaf,
+            published: false,
+            cancel: self.cancel.clone(),
+        }))
     }
 
     fn download(&self, name: &ArtifactName, pick: &Pick) -> Result<Download> {
         self.cancel.check()?;
-        let home = self.home(&pick.build, name);
         // A second look, should the newest be replaced by a clean-up between listing and opening.
         for _ in 0..2 {
-            let leaves = leaves_in(&home).map_err(|error| unusable("read", &home, error))?;
-            let newest =
-                leaves.iter().filter(|(leaf, _)| layout::fits(leaf, pick)).max_by_key(|(leaf, at)| (*at, leaf));
-            let Some((leaf, _)) = newest else {
-                let seen = self.look_around(name, pick, leaves.into_iter().map(|(leaf, _)| leaf).collect());
+            let Some(home) = self.home(&pick.build, name)? else { break };
+            let leaves = home.files().map_err(|error| unusable("read", &home.path_of(""), error))?;
+            let fitting = leaves.iter().filter(|leaf| layout::fits(&leaf.name, pick));
+            let Some(Entry { name: leaf, .. }) = fitting.max_by_key(|leaf| (leaf.modified, &leaf.name)) else {
+                let seen = self.look_around(name, pick, leaves.into_iter().map(|leaf| leaf.name).collect());
                 return Err(layout::not_there(name, pick, &self.place(), &seen));
             };
-            let path = home.join(leaf);
-            match open(&path) {
+            match home.open(leaf) {
                 Ok((file, size)) => {
                     return Ok(Download { reader: Box::new(file), size: Some(size), from: layout::describe(leaf) });
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(unusable("read", &path, error)),
+                Err(error) => return Err(unusable("read", &home.path_of(leaf), error)),
             }
         }
-        Err(layout::not_there(name, pick, &self.place(), &Seen::default()))
+        Err(layout::not_there(name, pick, &self.place(), &self.look_around(name, pick, Vec::new())))
     }
+}
+
+/// The folders from the root to an artifact's uploads.
+fn parts<'a>(build: &'a str, name: &'a ArtifactName) -> impl Iterator<Item = &'a str> {
+    std::iter::once(build).chain(name.as_str().split('/'))
 }
 
 /// An upload into the staging folder. Dropping it removes the file.
 struct FolderUpload {
-    file: NamedTempFile,
-    target: PathBuf,
+    file: File,
+    staged: String,
+    staging: Held,
+    root: Held,
+    build: String,
+    name: ArtifactName,
+    leaf: String,
+    published: bool,
     cancel: Cancel,
 }
 
 impl Write for FolderUpload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.cancel.check()?;
-        match self.file.as_file_mut().write(bytes) {
+        match self.file.write(bytes) {
             Err(error) if error.kind() != ErrorKind::Interrupted => {
-                Err(unusable("write", self.file.path(), error).into())
+                Err(unusable("write", &self.staging.path_of(&self.staged), error).into())
             }
             other => other,
         }
@@ -138,81 +168,64 @@ impl Write for FolderUpload {
 }
 
 impl Upload for FolderUpload {
-    fn finish(self: Box<Self>) -> Result<()> {
+    fn finish(mut self: Box<Self>) -> Result<()> {
         self.cancel.check()?;
-        let FolderUpload { file, target, .. } = *self;
-        let fail = |error| unusable("write", &target, error);
-        // The newest is the one published last, not the one written last.
-        file.as_file().set_modified(SystemTime::now()).map_err(fail)?;
-        if let Some(parent) = target.parent() {
-            create_folder(parent).map_err(fail)?;
+        let mut home = self.root.make(&self.build)?;
+        for part in self.name.as_str().split('/') {
+            home = home.make(part)?;
         }
-        file.persist(&target).map_err(|error| fail(error.error))?;
+        let fail = |error| unusable("write", &home.path_of(&self.leaf), error);
+        // The newest is the one published last, not the one written last.
+        self.file.set_modified(SystemTime::now()).map_err(fail)?;
+        self.staging.rename(&self.staged, &home, &self.leaf).map_err(fail)?;
+        self.published = true;
         Ok(())
     }
 }
 
-/// Opens a regular file; a link in its place is an error.
-fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)?;
-    let size = file.metadata()?.len();
-    Ok((file, size))
-}
-
-/// Uploads in an artifact's folder with the time each was published. A folder that is not there has none.
-fn leaves_in(home: &Path) -> io::Result<Vec<(String, SystemTime)>> {
-    let entries = match fs::read_dir(home) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut leaves = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let about = match entry.metadata() {
-            Ok(about) => about,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        if let (true, Ok(leaf)) = (about.is_file(), entry.file_name().into_string()) {
-            leaves.push((leaf, about.modified()?));
-        }
-    }
-    Ok(leaves)
-}
-
-/// Names in a folder, without dot folders of ours.
-fn names_in(folder: &Path) -> io::Result<impl Iterator<Item = String> + use<>> {
-    let names = fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.filter(|name| name != STAGING && name != ".gitignore"))
-}
-
-/// Removes what killed processes left in the staging folder. Best effort: it is only about space.
-fn sweep(staging: &Path) {
-    let Ok(entries) = fs::read_dir(staging) else { return };
-    for entry in entries.flatten() {
-        let age = entry.metadata().ok().and_then(|about| about.modified().ok()?.elapsed().ok());
-        if age.is_some_and(|age| age > LEFTOVER_AGE) {
-            tracing::debug!(path = %Shown::path(&entry.path()), "removing a leftover upload");
-            let _ = fs::remove_file(entry.path());
+impl Drop for FolderUpload {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = self.staging.remove(&self.staged);
         }
     }
 }
 
-/// A folder that cannot be used: [`Class::Unavailable`], with what to check.
-fn unusable(verb: &str, path: &Path, error: io::Error) -> Error {
-    let hint = match error.kind() {
-        ErrorKind::PermissionDenied => "check who owns the folder and its mode",
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on that file system",
-        ErrorKind::ReadOnlyFilesystem => "mount it writable or choose another folder with MONOFO_ARTIFACTS",
-        _ => "check that the folder exists, is mounted and can be used; MONOFO_ARTIFACTS names it",
-    };
-    Error::new(Class::Unavailable, format_args!("cannot {verb} `{}`", Shown::path(path))).caused_by(error).hint(hint)
+/// Creates a file for an upload under a name that nobody has.
+fn stage(staging: &Held) -> io::Result<(String, File)> {
+    loop {
+        let name = format!("{PREFIX}{:016x}", RandomState::new().hash_one(std::process::id()));
+        match staging.create(&name) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            other => return other.map(|file| (name, file)),
+        }
+    }
+}
+
+/// Whether a name in the staging folder is one that [`stage`] makes.
+fn is_staged(name: &str) -> bool {
+    let digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    name.strip_prefix(PREFIX).is_some_and(|rest| rest.len() == DIGITS && rest.bytes().all(digit))
+}
+
+/// Removes what killed processes left in the staging folder, and nothing else. Best effort: it is only about space.
+fn sweep(staging: &Held) {
+    for Entry { name, modified } in staging.files().into_iter().flatten() {
+        if is_staged(&name) && modified.elapsed().is_ok_and(|age| age > LEFTOVER_AGE) {
+            tracing::debug!(path = %Shown::path(&staging.path_of(&name)), "removing a leftover upload");
+            let _ = staging.remove(&name);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
     use super::*;
+    use crate::error::{Class, Error};
 
     fn folder(root: &Path, step: Option<&str>, job: &str) -> Folder {
         let origin = Origin { build: "b1".into(), step: step.map(Into::into), job: job.into() };
@@ -235,18 +248,62 @@ mod tests {
         assert_eq!(fs::read_dir(temp.path().join(STAGING)).unwrap().count(), 0);
     }
 
+    fn refused(result: Result<impl Sized>, path: &Path) {
+        let error: Error = result.err().unwrap();
+        assert_eq!(error.class(), Class::Refused, "{error:?}");
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error:?}");
+    }
+
     #[test]
-    fn only_old_leftovers_are_swept() {
+    fn only_old_leftovers_of_ours_are_swept() {
         let temp = tempfile::tempdir().unwrap();
         let staging = temp.path().join(STAGING);
         fs::create_dir(&staging).unwrap();
-        let (old, new) = (staging.join("old"), staging.join("new"));
         let two_days = SystemTime::now() - 2 * LEFTOVER_AGE;
-        File::create(&old).unwrap().set_modified(two_days).unwrap();
+        let old = staging.join("upload-0123456789abcdef");
+        let kept = ["upload-0123456789abcdeg", "upload-0123456789abcdef0", "notes.txt"].map(|name| staging.join(name));
+        for path in kept.iter().chain([&old]) {
+            File::create(path).unwrap().set_modified(two_days).unwrap();
+        }
+        let new = staging.join("upload-00000000000000ff");
         File::create(&new).unwrap();
         put(&folder(temp.path(), None, "j"), "a", b"");
         assert!(!old.exists());
-        assert!(new.exists());
+        assert!(new.exists() && kept.iter().all(|path| path.exists()));
+    }
+
+    #[test]
+    fn links_inside_the_root_are_followed_neither_for_writing_nor_for_reading() {
+        let temp = tempfile::tempdir().unwrap();
+        let (root, other) = (temp.path().join("root"), temp.path().join("other"));
+        fs::create_dir(&root).unwrap();
+        put(&folder(&other, None, "j"), "a.tar", b"x");
+        let (name, pick) = (ArtifactName::new("a.tar").unwrap(), Pick { build: "b1".into(), step: None });
+        let ours = folder(&root, None, "j");
+        for (link, to) in [("b1", "../other/b1"), ("b1/a.tar", "../../other/b1/a.tar")] {
+            let link = root.join(link);
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            symlink(to, &link).unwrap();
+            refused(ours.download(&name, &pick), &link);
+            refused(ours.upload(&name).unwrap().finish(), &link);
+            fs::remove_file(&link).unwrap();
+        }
+        assert_eq!(fs::read_dir(root.join(STAGING)).unwrap().count(), 0);
+        fs::remove_dir(root.join(STAGING)).unwrap();
+        symlink("../other", root.join(STAGING)).unwrap();
+        refused(ours.upload(&name), &root.join(STAGING));
+        fs::remove_file(root.join(STAGING)).unwrap();
+        fs::write(root.join(STAGING), "").unwrap();
+        refused(ours.upload(&name), &root.join(STAGING));
+    }
+
+    #[test]
+    fn the_root_itself_may_be_a_link() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join("real")).unwrap();
+        symlink("real", temp.path().join("link")).unwrap();
+        put(&folder(&temp.path().join("link"), None, "j"), "a", b"x");
+        assert_eq!(fs::read(temp.path().join("real/b1/a/-.j")).unwrap(), b"x");
     }
 
     #[test]
@@ -254,7 +311,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("secret"), "s").unwrap();
         fs::create_dir_all(temp.path().join("b1/a")).unwrap();
-        std::os::unix::fs::symlink("../../secret", temp.path().join("b1/a/-.j")).unwrap();
+        symlink("../../secret", temp.path().join("b1/a/-.j")).unwrap();
         let pick = Pick { build: "b1".into(), step: None };
         let error = folder(temp.path(), None, "j").download(&ArtifactName::new("a").unwrap(), &pick).err().unwrap();
         assert_eq!(error.class(), Class::NotThere);

@@ -12,7 +12,10 @@ use std::fmt::Write;
 
 use super::{Origin, Pick};
 use crate::artifact::ArtifactName;
-use crate::error::{Class, Error};
+use crate::error::{Class, Error, Result};
+
+/// The longest name that file systems take.
+const LONGEST_PART: usize = 255;
 
 /// The longest list of names in a hint.
 const LISTED: usize = 8;
@@ -32,6 +35,19 @@ pub(super) fn part(id: &str) -> String {
     if out.is_empty() { "%".to_owned() } else { out }
 }
 
+/// The id that [`part`] wrote, for people.
+fn unpart(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = tail.get(..2).filter(|hex| *first == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+        let byte = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// A step's key as the first half of a leaf; `-` alone means that there is no key.
 fn step_part(step: Option<&str>) -> String {
     match step {
@@ -41,9 +57,17 @@ fn step_part(step: Option<&str>) -> String {
     }
 }
 
-/// The last part of an artifact's place: who uploaded it.
-pub(super) fn leaf(origin: &Origin) -> String {
-    format!("{}.{}", step_part(origin.step.as_deref()), part(&origin.job).replace('.', "%2E"))
+/// The last part of an artifact's place: who uploaded it. Ids that make a name too long are wrong usage.
+pub(super) fn leaf(origin: &Origin) -> Result<String> {
+    let leaf = format!("{}.{}", step_part(origin.step.as_deref()), part(&origin.job).replace('.', "%2E"));
+    for (what, text) in [("the step's key and the job's id are", &leaf), ("the build's id is", &part(&origin.build))] {
+        if text.len() > LONGEST_PART {
+            let length = text.len();
+            return Err(Error::usage(format_args!("{what} {length} bytes long as a name, of {LONGEST_PART} allowed"))
+                .hint("shorten the step's `key` (BUILDKITE_STEP_KEY); letters outside ASCII count several times"));
+        }
+    }
+    Ok(leaf)
 }
 
 /// Whether a leaf was uploaded by the step that a download asks for.
@@ -58,10 +82,15 @@ pub(super) fn fits(leaf: &str, pick: &Pick) -> bool {
 /// A leaf for people: `step compile, job 0190…`.
 pub(super) fn describe(leaf: &str) -> String {
     match leaf.rsplit_once('.') {
-        Some(("-", job)) => format!("job {job}"),
-        Some((step, job)) => format!("step {step}, job {job}"),
-        None => leaf.to_owned(),
+        Some(("-", job)) => format!("job {}", shown(job)),
+        Some((step, job)) => format!("step {}, job {}", shown(step), shown(job)),
+        None => leaf.escape_debug().to_string(),
     }
+}
+
+/// A stored id for people, on one line.
+fn shown(part: &str) -> String {
+    unpart(part).escape_debug().to_string()
 }
 
 /// What else was seen while looking for an artifact that is not there.
@@ -81,12 +110,14 @@ pub(super) fn not_there(name: &ArtifactName, pick: &Pick, place: &str, seen: &Se
     let message = format!("no artifact `{name}` was uploaded{step} in build `{}` ({place})", pick.build.escape_debug());
     let steps: BTreeSet<_> = seen.leaves.iter().filter_map(|leaf| Some(leaf.rsplit_once('.')?.0)).collect();
     let hint = if !steps.is_empty() {
-        let known = listed(steps.iter().map(|step| if *step == "-" { "a step without a key" } else { step }));
+        let known = listed(
+            steps.iter().map(|step| if *step == "-" { "a step without a key".to_owned() } else { unpart(step) }),
+        );
         format!("this build has it from: {known}; check the step's key")
     } else if !seen.names.is_empty() {
         format!("this build has: {}; check the name and that the step ran before", listed(&seen.names))
     } else if !seen.builds.is_empty() {
-        format!("other builds have it: {}; check the build's id", listed(&seen.builds))
+        format!("other builds have it: {}; check the build's id", listed(seen.builds.iter().map(|build| unpart(build))))
     } else {
         "check the name, the build, and that the step which uploads it ran before".to_owned()
     };
@@ -132,7 +163,7 @@ mod tests {
         let pick = |step: Option<&str>| Pick { build: "b".into(), step: step.map(Into::into) };
         for step in [None, Some("compile"), Some("a.b"), Some("-"), Some("x/y"), Some("lint:js")] {
             for job in ["0190-ab", "j.1", ".", "a b"] {
-                let leaf = leaf(&origin(step, job));
+                let leaf = leaf(&origin(step, job)).unwrap();
                 assert!(fits(&leaf, &pick(None)), "{leaf}");
                 assert!(!fits(&leaf, &pick(Some("other"))), "{leaf}");
                 if step.is_some() {
@@ -142,6 +173,25 @@ mod tests {
             }
         }
         assert!(!fits("no-dot", &pick(None)));
+    }
+
+    #[test]
+    fn people_see_ids_as_they_were_given() {
+        for id in ["0190-ab", "a/b c", "..", "é", "100%", "%2D"] {
+            assert_eq!(unpart(&part(id)), id);
+        }
+        assert_eq!(unpart("%2D"), "-");
+        assert_eq!(unpart("%+1%"), "%+1%");
+        assert_eq!(describe("%2D.a%2Eb"), "step -, job a.b");
+        assert_eq!(describe("a%0Ab.j"), "step a\\nb, job j");
+    }
+
+    #[test]
+    fn ids_too_long_for_a_file_name_are_refused() {
+        assert!(leaf(&origin(Some(&"s".repeat(250)), "job")).is_ok());
+        let error = leaf(&origin(Some(&"s".repeat(300)), "job")).unwrap_err();
+        assert_eq!(error.class(), Class::Usage);
+        assert!(error.next_step().unwrap().contains("BUILDKITE_STEP_KEY"));
     }
 
     #[test]

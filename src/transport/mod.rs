@@ -14,6 +14,7 @@
 mod agent;
 mod child;
 mod folder;
+mod held;
 mod layout;
 mod objects;
 mod secrets;

@@ -5,6 +5,7 @@
 //! the machine's role. GCS: `GOOGLE_APPLICATION_CREDENTIALS` and the other `GOOGLE_…` names of `object_store`, gcloud's
 //! own file, the machine's account; none with `STORAGE_EMULATOR_HOST`.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -18,10 +19,25 @@ use super::watch::Watch;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::location::Bucket;
+use crate::text::Shown;
 use crate::transport::secrets::Secrets;
+
+/// Settings for S3 beside those that `object_store` knows.
+const S3_SETTINGS: [&str; 5] =
+    ["S3_ACCESS_KEY", "S3_SECRET_KEY", "S3_REGION", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"];
+
+/// Settings for Google Cloud Storage beside those that `object_store` knows.
+const GS_SETTINGS: [&str; 2] = ["SERVICE_ACCOUNT", "STORAGE_EMULATOR_HOST"];
+
+/// Variables that name a file with credentials for Google Cloud Storage.
+const KEY_FILES: [&str; 4] =
+    ["GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "SERVICE_ACCOUNT"];
 
 /// A client for an S3 bucket.
 pub(super) fn s3(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn ObjectStore>, Place)> {
+    check_settings(env, |name| {
+        S3_SETTINGS.contains(&name) || name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>().is_ok()
+    })?;
     let mut builder = AmazonS3Builder::new()
         .with_client_options(client_options(limits))
         .with_retry(retry(limits))
@@ -74,6 +90,14 @@ pub(super) fn s3(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn
 
 /// A client for a Google Cloud Storage bucket.
 pub(super) fn gs(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn ObjectStore>, Place)> {
+    check_settings(env, |name| {
+        // The text of a key file may have lines.
+        let plain = name.starts_with("GOOGLE_") && name != "GOOGLE_SERVICE_ACCOUNT_KEY";
+        GS_SETTINGS.contains(&name) || plain && name.to_ascii_lowercase().parse::<GoogleConfigKey>().is_ok()
+    })?;
+    if env.text("STORAGE_EMULATOR_HOST").is_none() {
+        check_key_files(env)?;
+    }
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_client_options(client_options(limits).with_allow_http(true))
         .with_retry(retry(limits))
@@ -123,6 +147,28 @@ fn retry(limits: &Limits) -> RetryConfig {
         max_retries: limits.retries,
         retry_timeout: limits.retry_time,
     }
+}
+
+/// Settings become headers and addresses, where a control character makes `object_store` panic. Values are not repeated.
+fn check_settings(env: &Env, ours: impl Fn(&str) -> bool) -> Result<()> {
+    match env.iter().find(|(name, value)| value.chars().any(char::is_control) && ours(name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::usage(format_args!("{name} contains a line break or another control character"))
+            .hint("remove the line break; a secret read from a file often ends with one")),
+    }
+}
+
+/// A file of credentials that was named must be readable.
+fn check_key_files(env: &Env) -> Result<()> {
+    for variable in KEY_FILES {
+        let Some(path) = env.path(variable) else { continue };
+        if let Err(error) = File::open(&path) {
+            return Err(Error::usage(format_args!("{variable} names `{}`, which cannot be read", Shown::path(&path)))
+                .caused_by(error)
+                .hint(format_args!("let {variable} name a readable credentials file, or unset it")));
+        }
+    }
+    Ok(())
 }
 
 /// An address is repeated in messages, so it must not carry credentials.
@@ -182,6 +228,27 @@ mod tests {
         let env = Env::of([("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/key.json")]);
         let error = gs(&bucket(), &env, &Limits::default()).err().unwrap();
         assert_eq!(error.class(), Class::Usage);
-        assert!(error.next_step().unwrap().contains("GOOGLE_"));
+        assert!(
+            error.to_string().contains("GOOGLE_APPLICATION_CREDENTIALS names `/nonexistent/key.json`"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn control_characters_in_settings_are_refused_without_repeating_them() {
+        for variable in
+            ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "S3_SECRET_KEY"]
+        {
+            let env = Env::of([(variable, "hunter2\n")]);
+            let error = s3(&bucket(), &env, &Limits::default()).err().unwrap();
+            assert_eq!(error.class(), Class::Usage, "{variable}");
+            assert!(error.to_string().starts_with(variable), "{error:?}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        for variable in ["GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST", "SERVICE_ACCOUNT"] {
+            let env = Env::of([(variable, "hunter2\n")]);
+            let error = gs(&bucket(), &env, &Limits::default()).err().unwrap();
+            assert!(error.to_string().starts_with(variable), "{error:?}");
+        }
     }
 }

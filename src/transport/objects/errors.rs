@@ -69,9 +69,8 @@ impl Place {
         }
     }
 
-    /// As [`Place::explain`] for a listing, where nothing but the bucket itself can be absent.
-    pub(super) fn explain_listing(&self, error: &object_store::Error) -> Error {
-        let doing = "listing artifacts";
+    /// As [`Place::explain`] for a listing or a new object, where nothing but the bucket itself can be absent.
+    pub(super) fn explain_in_bucket(&self, doing: &str, error: &object_store::Error) -> Error {
         let absent = find::<Answered>(error).is_some_and(|answered| answered.status == 404)
             || matches!(error, object_store::Error::NotFound { .. });
         if absent { self.no_bucket(doing) } else { self.explain(doing, error) }
@@ -212,6 +211,14 @@ mod tests {
             endpoint: "https://s3.example".into(),
             secrets: Secrets::default(),
         }
+    }
+
+    #[test]
+    fn what_is_absent_when_an_object_is_made_is_the_bucket() {
+        let store = object_store::Error::NotFound { path: "k".into(), source: "gone".into() };
+        let error = place().explain_in_bucket("storing an artifact", &store);
+        assert_eq!(error.class(), Class::Unavailable);
+        assert!(error.to_string().contains("has no bucket `b`"), "{error:?}");
     }
 
     #[test]

@@ -70,6 +70,18 @@ pub struct Limits {
     pub resumes: u32,
     /// Time that an abandoned upload may take to clean up after itself.
     pub abort: Duration,
+    /// The same after a cancellation, when the process has little time left.
+    pub abort_cancelled: Duration,
+}
+
+impl Limits {
+    /// Time until the answer to a request with so many bytes must begin.
+    fn answer(&self, bytes: u64) -> Duration {
+        match bytes {
+            0 => self.no_progress / 2,
+            bytes => self.no_progress + Duration::from_secs(bytes / self.slowest.max(1)),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -89,6 +101,8 @@ impl Default for Limits {
             backoff: Duration::from_millis(100),
             resumes: 4,
             abort: Duration::from_secs(5),
+            // Well below the 5 s after which a signal ends the process, and within what a cancelled job reserves.
+            abort_cancelled: Duration::from_millis(1500),
         }
     }
 }
@@ -161,11 +175,8 @@ impl Objects {
     fn list(&self, below: &Path) -> Result<object_store::ListResult> {
         let shared = &self.shared;
         let listing = shared.store.list_with_delimiter(Some(below));
-        let limit = shared.limits.no_progress;
-        let listed = shared.wait(async { tokio::time::timeout(limit, listing).await })?;
-        listed
-            .map_err(|_| shared.place.silent("listing artifacts", limit))?
-            .map_err(|error| shared.place.explain_listing(&error))
+        let listed = shared.wait(shared.within("listing artifacts", shared.limits.no_progress, listing))??;
+        listed.map_err(|error| shared.place.explain_in_bucket("listing artifacts", &error))
     }
 
     /// An object with an ETag to pin requests to: some servers leave it out of listings, or write it without its quotes.
@@ -173,8 +184,10 @@ impl Objects {
         if object.e_tag.as_ref().is_some_and(|tag| tag.ends_with('"')) {
             return Ok(object.clone());
         }
-        let head = self.shared.wait(self.shared.store.head(&object.location))?;
-        head.map_err(|error| self.shared.place.explain("looking at an artifact", &error))
+        let shared = &self.shared;
+        let head =
+            shared.within("looking at an artifact", shared.limits.no_progress, shared.store.head(&object.location));
+        shared.wait(head)??.map_err(|error| shared.place.explain("looking at an artifact", &error))
     }
 
     /// What else the build has, for the hint about a missing artifact; a failure here only makes the hint shorter.
@@ -197,7 +210,7 @@ impl Transport for Objects {
 
     fn upload(&self, name: &ArtifactName) -> Result<Box<dyn Upload>> {
         self.shared.cancel.check()?;
-        let key = path(&format!("{}/{}", self.home(&self.origin.build, name)?, layout::leaf(&self.origin)))?;
+        let key = path(&format!("{}/{}", self.home(&self.origin.build, name)?, layout::leaf(&self.origin)?))?;
         Ok(Box::new(upload::ObjectUpload::new(Arc::clone(&self.shared), key)))
     }
 
@@ -216,6 +229,16 @@ impl Transport for Objects {
 }
 
 impl Shared {
+    /// Ends an operation with all its tries after so long.
+    async fn within<T>(&self, doing: &str, limit: Duration, future: impl Future<Output = T>) -> Result<T> {
+        tokio::time::timeout(limit, future).await.map_err(|_| self.place.silent(doing, limit))
+    }
+
+    /// Time for sending so many bytes: one try that runs out, and another one.
+    fn sending(&self, bytes: usize) -> Duration {
+        2 * self.limits.answer(bytes as u64)
+    }
+
     /// Blocks on a future. A cancellation ends the wait and drops the future.
     fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         self.cancel.check()?;

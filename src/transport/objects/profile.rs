@@ -37,9 +37,16 @@ impl Profile {
         let name = asked.unwrap_or("default");
         let home = env.path("HOME");
         let file = |variable: &str, default: &str| env.path(variable).or_else(|| Some(home.as_ref()?.join(default)));
-        let secret = section(file("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials").as_deref(), &[name])?;
+        let secret_file = file("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials");
+        let (secret, secret_wrong) = section(secret_file.as_deref(), &[name])?;
         let long = format!("profile {name}");
-        let config = section(file("AWS_CONFIG_FILE", ".aws/config").as_deref(), &[&long, name])?;
+        let config_file = file("AWS_CONFIG_FILE", ".aws/config");
+        let (config, config_wrong) = section(config_file.as_deref(), &[&long, name])?;
+        let has_keys = |section: &Option<Section>| section.as_ref().is_some_and(|section| keys(section).is_some());
+        if asked.is_some() && want_keys && !has_keys(&secret) && !has_keys(&config) {
+            check_lines(secret_file.as_deref(), secret_wrong)?;
+            check_lines(config_file.as_deref(), config_wrong)?;
+        }
         if let (Some(asked), None, None, true) = (asked, &secret, &config, want_keys) {
             return Err(Error::usage(format_args!("there is no AWS profile `{}`", Shown(asked.as_bytes())))
                 .hint("check AWS_PROFILE, ~/.aws/credentials and ~/.aws/config"));
@@ -69,25 +76,45 @@ fn keys(section: &Section) -> Option<Keys> {
     })
 }
 
-/// The first of the named sections that a file has. A file that is not there has none.
-fn section(file: Option<&Path>, names: &[&str]) -> Result<Option<Section>> {
-    let Some(file) = file else { return Ok(None) };
+/// Fails for a line that could not be read; its text may be a secret and is not repeated.
+fn check_lines(file: Option<&Path>, wrong: Option<usize>) -> Result<()> {
+    let (Some(file), Some(line)) = (file, wrong) else { return Ok(()) };
+    Err(Error::usage(format_args!("line {line} of `{}` is neither `[profile]` nor `key = value`", Shown::path(file)))
+        .hint("correct that line; AWS_PROFILE asks for a profile whose keys were not found"))
+}
+
+/// The first of the named sections that a file has, and the number of its first line that is none of an INI file's. A
+/// file that is not there has neither.
+fn section(file: Option<&Path>, names: &[&str]) -> Result<(Option<Section>, Option<usize>)> {
+    let Some(file) = file else { return Ok((None, None)) };
     let text = match fs::read(file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok((None, None));
+        }
         Err(error) => {
             return Err(Error::usage(format_args!("cannot read `{}`", Shown::path(file))).caused_by(error));
         }
     };
-    let mut sections = parse(&text);
-    Ok(names.iter().find_map(|name| sections.remove(*name)))
+    let (mut sections, wrong) = parse(&text);
+    let section = names.iter().find_map(|name| sections.remove(*name));
+    for (key, value) in section.iter().flatten() {
+        if value.chars().any(char::is_control) {
+            let key = Shown(key.as_bytes());
+            return Err(Error::usage(format_args!("`{key}` in `{}` contains a control character", Shown::path(file)))
+                .hint("write the value again, without blanks other than spaces"));
+        }
+    }
+    Ok((section, wrong))
 }
 
-/// Sections of an INI file. Lines that begin with a blank belong to a nested setting and are left out.
-fn parse(text: &str) -> BTreeMap<String, Section> {
+/// Sections of an INI file, and the number of the first line that could not be read. Lines that begin with a blank belong
+/// to a nested setting and are left out.
+fn parse(text: &str) -> (BTreeMap<String, Section>, Option<usize>) {
     let mut sections = BTreeMap::new();
+    let mut wrong = None;
     let mut current: Option<&mut Section> = None;
-    for line in text.lines() {
+    for (index, line) in text.lines().enumerate() {
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
             continue;
@@ -100,9 +127,11 @@ fn parse(text: &str) -> BTreeMap<String, Section> {
         {
             let value = value.split(" #").next().unwrap_or(value).trim();
             section.insert(key.trim().to_ascii_lowercase(), value.to_owned());
+        } else if !line.starts_with([' ', '\t']) {
+            wrong.get_or_insert(index + 1);
         }
     }
-    sections
+    (sections, wrong)
 }
 
 #[cfg(test)]
@@ -134,6 +163,20 @@ mod tests {
         assert_eq!((keys.id.as_str(), keys.secret.as_str(), keys.token.as_deref()), ("A=1", "s/+=", Some("t")));
         assert_eq!(profile.region.unwrap(), "eu-west-1");
         assert!(Profile::of(&Env::of(variables), false).unwrap().keys.is_none());
+    }
+
+    #[test]
+    fn a_broken_line_is_named_when_the_keys_of_a_named_profile_are_missing() {
+        let (_temp, mut variables) = home("[ci]\naws_access_key_id hunter2\naws_secret_access_key = s\n", "");
+        assert!(Profile::of(&Env::of(variables.clone()), true).unwrap().keys.is_none());
+        variables.push(("AWS_PROFILE", "ci".into()));
+        let error = Profile::of(&Env::of(variables), true).err().unwrap();
+        assert_eq!(error.class(), Class::Usage);
+        assert!(
+            error.to_string().contains("line 2 of `") && error.to_string().contains(".aws/credentials"),
+            "{error:?}"
+        );
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) struct ObjectUpload {
     parts: usize,
     written: u64,
     multipart: Option<Box<dyn MultipartUpload>>,
-    under_way: JoinSet<object_store::Result<()>>,
+    under_way: JoinSet<Result<()>>,
     failed: bool,
 }
 
@@ -50,14 +50,21 @@ impl ObjectUpload {
     fn send_part(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         if self.multipart.is_none() {
-            let create = shared.wait(shared.store.put_multipart(&self.key))?;
-            self.multipart = Some(create.map_err(|error| shared.place.explain("starting an upload", &error))?);
+            let doing = "starting an upload";
+            let create =
+                shared.wait(shared.within(doing, shared.sending(0), shared.store.put_multipart(&self.key)))??;
+            self.multipart = Some(create.map_err(|error| shared.place.explain_in_bucket(doing, &error))?);
         }
         let size = part_size(&shared.limits, self.parts);
         self.drain_to(in_flight(&shared.limits, size) - 1)?;
         let payload = PutPayload::from(std::mem::take(&mut self.buffer));
         if let Some(multipart) = &mut self.multipart {
-            self.under_way.spawn_on(multipart.put_part(payload), shared.runtime.handle());
+            let (sent, doing, limit) = (multipart.put_part(payload), "sending a part", shared.sending(size));
+            let handle = shared.runtime.handle().clone();
+            let sending = async move {
+                shared.within(doing, limit, sent).await?.map_err(|error| shared.place.explain(doing, &error))
+            };
+            self.under_way.spawn_on(sending, &handle);
         }
         self.parts += 1;
         Ok(())
@@ -69,7 +76,7 @@ impl ObjectUpload {
             let joined = self.shared.wait(self.under_way.join_next())?;
             match joined {
                 Some(Ok(Ok(()))) | None => {}
-                Some(Ok(Err(error))) => return Err(self.shared.place.explain("sending a part", &error)),
+                Some(Ok(Err(error))) => return Err(error),
                 Some(Err(error)) => return Err(Error::failed("a transfer ended unexpectedly").caused_by(error)),
             }
         }
@@ -78,9 +85,11 @@ impl ObjectUpload {
 
     fn publish(&mut self) -> Result<()> {
         if self.multipart.is_none() {
+            let (shared, doing) = (&self.shared, "storing an artifact");
+            let limit = shared.sending(self.buffer.len());
             let payload = PutPayload::from(std::mem::take(&mut self.buffer));
-            let put = self.shared.wait(self.shared.store.put(&self.key, payload))?;
-            put.map_err(|error| self.shared.place.explain("storing an artifact", &error))?;
+            let put = shared.wait(shared.within(doing, limit, shared.store.put(&self.key, payload)))??;
+            put.map_err(|error| shared.place.explain_in_bucket(doing, &error))?;
             return Ok(());
         }
         if !self.buffer.is_empty() {
@@ -147,7 +156,8 @@ impl Drop for ObjectUpload {
     fn drop(&mut self) {
         let Some(mut multipart) = self.multipart.take() else { return };
         let under_way = &mut self.under_way;
-        let limit = self.shared.limits.abort;
+        let Limits { abort, abort_cancelled, .. } = self.shared.limits;
+        let limit = if self.shared.cancel.signal().is_some() { abort.min(abort_cancelled) } else { abort };
         let aborted = self.shared.runtime.handle().block_on(async {
             // A part that is still under way when its upload is aborted can be stored after that, and nobody would remove
             // it: those that can end soon do, the others are cut off.

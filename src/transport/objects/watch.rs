@@ -18,6 +18,7 @@ use object_store::client::{
 use object_store::{ClientOptions, HeaderValue};
 
 use super::Limits;
+use crate::text::Took;
 
 /// Time for one answer of the metadata service, which is one hop away if it is there at all.
 const METADATA_LIMIT: Duration = Duration::from_secs(3);
@@ -26,16 +27,15 @@ const METADATA_LIMIT: Duration = Duration::from_secs(3);
 const LONGEST_ANSWER: usize = 64 << 10;
 
 /// Makes clients whose requests are watched.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Watch {
-    no_progress: Duration,
-    slowest: u64,
+    limits: Limits,
     emulator: bool,
 }
 
 impl Watch {
     pub(super) fn new(limits: &Limits) -> Self {
-        Watch { no_progress: limits.no_progress, slowest: limits.slowest.max(1), emulator: false }
+        Watch { limits: limits.clone(), emulator: false }
     }
 
     /// Speaks to a storage emulator, which takes plain uploads only in the form of signed ones.
@@ -47,40 +47,34 @@ impl Watch {
 impl HttpConnector for Watch {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        let Watch { no_progress, slowest, emulator } = *self;
-        Ok(HttpClient::new(Watched { inner, no_progress, slowest, emulator }))
+        let Watch { limits, emulator } = self.clone();
+        Ok(HttpClient::new(Watched { inner, limits, emulator }))
     }
 }
 
 #[derive(Debug)]
 struct Watched {
     inner: HttpClient,
-    no_progress: Duration,
-    slowest: u64,
+    limits: Limits,
     emulator: bool,
 }
 
 impl Watched {
-    /// Time until the answer must begin.
-    fn limit(&self, request: &HttpRequest) -> Duration {
-        match request.body().content_length() as u64 {
-            0 => self.no_progress / 2,
-            size => self.no_progress + Duration::from_secs(size / self.slowest),
-        }
-    }
-
     async fn perform(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         if is_metadata(&request) {
             return self.ask_metadata(request).await;
         }
-        let limit = self.limit(&request);
+        let limit = self.limits.answer(request.body().content_length() as u64);
         let host = request.uri().authority().map_or("", |authority| authority.as_str()).to_owned();
         match tokio::time::timeout(limit, self.inner.execute(request)).await {
             Ok(Ok(answer)) if !answer.status().is_success() && answer.status().as_u16() != 304 => {
-                Err(Answered::read(host, answer, self.no_progress).await)
+                Err(Answered::read(host, answer, self.limits.no_progress).await)
             }
             Ok(answer) => answer,
-            Err(_) => Err(HttpError::new(HttpErrorKind::Timeout, Silent(limit))),
+            Err(_) => {
+                tracing::warn!("{host} has not answered a request for {}", Took(limit));
+                Err(HttpError::new(HttpErrorKind::Timeout, Silent(limit)))
+            }
         }
     }
 
@@ -138,7 +132,7 @@ struct Silent(Duration);
 
 impl fmt::Display for Silent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no answer within {} s", self.0.as_secs_f32().ceil())
+        write!(f, "no try was answered within its {} s", self.0.as_secs_f32().ceil())
     }
 }
 

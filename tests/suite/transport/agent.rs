@@ -104,6 +104,8 @@ fn an_upload_that_matched_nothing_has_failed() {
     let stub = Stub::new();
     let error = put(&stub.in_mode("deaf"), "a.tar", b"x").unwrap_err();
     assert_eq!(error.class(), Class::Unavailable);
+    assert!(error.to_string().contains("reported success but uploaded nothing"), "{error:?}");
+    assert!(error.next_step().unwrap().contains("did not find the file"), "{error:?}");
     // An agent that says nothing is asked.
     put(&stub.in_mode("mute"), "a.tar", b"x").unwrap();
     assert!(is_empty(&stub.temporary()));
