@@ -203,8 +203,8 @@ fn failures_follow_the_agents_rules() {
         (
             "post-command",
             "exit 4",
-            9,
-            "failed 9 (post-command hook)",
+            4,
+            "failed 4 (command)",
             &["pre-command|", "post-command|4", "pre-exit|4"],
         ),
         ("post-command", "true", 9, "failed 9 (post-command hook)", &["pre-command|", "post-command|0", "pre-exit|0"]),
