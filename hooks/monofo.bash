@@ -14,32 +14,31 @@ monofo_say() {
 monofo_find() {
   if [[ -n "${MONOFO_BIN:-}" ]]; then
     # Whoever names a binary wants that one and no other.
-    monofo_binary="$(monofo_chosen "$MONOFO_BIN")" monofo_how="MONOFO_BIN"
+    monofo_how="MONOFO_BIN"
+    monofo_choose
     monofo_is_program "$monofo_binary"
   elif monofo_is_program "$monofo_root/bin/monofo"; then
     monofo_binary="$monofo_root/bin/monofo" monofo_how="the plugin's bin folder"
   elif monofo_binary="$(type -P monofo)"; then
-    monofo_binary="$(monofo_absolute "$monofo_binary")" monofo_how="PATH"
+    monofo_how="PATH"
+    monofo_make_absolute
   else
     return 1
   fi
 }
 
-# The file that a value of MONOFO_BIN means: a path, or a bare name that is in this folder or else on PATH.
-monofo_chosen() {
-  local found="$1"
-  if [[ "$1" != */* ]] && ! monofo_is_program "./$1"; then
-    found="$(type -P -- "$1")" || found="$1"
+# Sets monofo_binary to the file that MONOFO_BIN means: a path, or a bare name that is in this folder or else on PATH.
+monofo_choose() {
+  monofo_binary="$MONOFO_BIN"
+  if [[ "$MONOFO_BIN" != */* ]] && ! monofo_is_program "./$MONOFO_BIN"; then
+    monofo_binary="$(type -P -- "$MONOFO_BIN")" || monofo_binary="$MONOFO_BIN"
   fi
-  monofo_absolute "$found"
+  monofo_make_absolute
 }
 
 # What was checked is what is run: bash would look a bare name up on PATH.
-monofo_absolute() {
-  case "$1" in
-    /*) printf '%s' "$1" ;;
-    *) printf '%s' "${PWD%/}/$1" ;;
-  esac
+monofo_make_absolute() {
+  [[ "$monofo_binary" == /* ]] || monofo_binary="${PWD%/}/$monofo_binary"
 }
 
 monofo_is_program() {

@@ -1,7 +1,7 @@
 //! What must not outlive a trial that is ended without unwinding, by a second Ctrl-C: the process group that runs and the
 //! temporary folder.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -90,7 +90,8 @@ impl Running {
 /// Ends the trial of this process, if there is one, as [`super::emergency`] promises.
 pub(super) fn end() {
     if let Some(left) = RUNNING.end() {
-        eprintln!("warning: cannot remove `{}`\n  hint: remove it by hand", Shown::path(&left));
+        let left = Shown::path(&left);
+        let _ = writeln!(io::stderr().lock(), "warning: cannot remove `{left}`\n  hint: remove it by hand");
     }
 }
 
