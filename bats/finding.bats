@@ -49,6 +49,19 @@ setup() {
 monofo:hook:post-command:$WORK"
 }
 
+@test "the job's own settings for cargo do not reach the build" {
+  stub_cargo
+  run_hook pre-command CARGO_HOME="$BATS_TEST_TMPDIR/cargo" RUSTUP_HOME="$BATS_TEST_TMPDIR/rustup" \
+    CARGO_BUILD_TARGET=wasm32-unknown-unknown CARGO_TARGET_DIR=/nonexistent CARGO_ENCODED_RUSTFLAGS=-x \
+    CARGO_PROFILE_RELEASE_LTO=off RUSTFLAGS=-x RUSTDOCFLAGS=-x RUSTC=/nonexistent RUSTC_WRAPPER=/nonexistent \
+    RUSTUP_TOOLCHAIN=none
+  assert_success
+  assert_equal "$(cat "$BATS_TEST_TMPDIR/settings.log")" "CARGO_HOME
+RUSTUP_HOME"
+  run diff "$BATS_TEST_TMPDIR/before" "$BATS_TEST_TMPDIR/after"
+  assert_output ""
+}
+
 @test "two jobs may build at once" {
   stub_cargo
   local environment=(env -i PATH="$TOOLS" HOME="$BATS_TEST_TMPDIR" STUB_LOG="$BATS_TEST_TMPDIR/log")
@@ -88,6 +101,27 @@ monofo:hook:post-command:$WORK"
   assert_failure 2
   assert_line --partial "1. MONOFO_BIN: $BATS_TEST_TMPDIR/missing (not an executable file)"
   assert_equal "$(calls)" ""
+}
+
+@test "a relative MONOFO_BIN starts at the folder of the job" {
+  stub_binary "$WORK/tools/chosen"
+  run_hook pre-command MONOFO_VERBOSE=1 MONOFO_BIN=tools/chosen
+  assert_success
+  assert_output "monofo: using $WORK/tools/chosen (found by MONOFO_BIN)"
+}
+
+@test "a bare MONOFO_BIN is a file here, or else one on PATH" {
+  stub_binary "$TOOLS/chosen"
+  run_hook pre-command MONOFO_VERBOSE=1 MONOFO_BIN=chosen
+  assert_success
+  assert_output "monofo: using $TOOLS/chosen (found by MONOFO_BIN)"
+  stub_binary "$WORK/chosen"
+  run_hook pre-command MONOFO_VERBOSE=1 MONOFO_BIN=chosen
+  assert_success
+  assert_output "monofo: using $WORK/chosen (found by MONOFO_BIN)"
+  run_hook pre-command MONOFO_BIN=missing
+  assert_failure 2
+  assert_line --partial "1. MONOFO_BIN: missing (not an executable file)"
 }
 
 @test "a folder named monofo on the way is no binary" {

@@ -42,12 +42,13 @@ STUB
   chmod +x "$1"
 }
 
-# A cargo that takes its time to "build" the stand-in, and insists on being told where to.
+# A cargo that takes its time to "build" the stand-in, insists on being told where to, and notes the settings it sees.
 stub_cargo() {
   stub_binary "$BATS_TEST_TMPDIR/built"
   cat >"$TOOLS/cargo" <<STUB
 #!/usr/bin/env bash
 echo "cargo \$* in \$PWD" >>"$BATS_TEST_TMPDIR/cargo.log"
+printf '%s\n' "\${!CARGO_@}" "\${!RUST@}" >>"$BATS_TEST_TMPDIR/settings.log"
 [[ -z "\${STUB_CARGO_FAILS:-}" ]] || exit 101
 while ((\$#)) && [[ "\$1" != --target-dir ]]; do shift; done
 [[ "\$#" -gt 0 ]] || exit 102

@@ -31,6 +31,35 @@ monofo:hook:pre-exit:$WORK"
   done
 }
 
+@test "after a command that failed no failure of the hook takes its place" {
+  local status_of_hook
+  for status_of_hook in 1 2 126 137; do
+    run_hook post-command BUILDKITE_COMMAND_EXIT_STATUS=7 STUB_STATUS="$status_of_hook"
+    assert_success
+    assert_output "warning: the post-command hook failed with status $status_of_hook; the job keeps its command's status 7"
+  done
+  run_hook post-command BUILDKITE_COMMAND_EXIT_STATUS=0 STUB_STATUS=2
+  assert_failure 2
+  run_hook pre-command BUILDKITE_COMMAND_EXIT_STATUS=7 STUB_STATUS=2
+  assert_failure 2
+}
+
+@test "nor does a binary that is killed, cannot run, or is missing" {
+  printf '#!/usr/bin/env bash\nkill -KILL $$\n' >"$PLUGIN/bin/monofo"
+  run_hook post-command BUILDKITE_COMMAND_EXIT_STATUS=7
+  assert_success
+  assert_output --partial "failed with status 137"
+  printf '#!/nonexistent/interpreter\n' >"$PLUGIN/bin/monofo"
+  run_hook post-command BUILDKITE_COMMAND_EXIT_STATUS=7
+  assert_success
+  assert_output --partial "warning: the post-command hook failed with status 12"
+  rm "$PLUGIN/bin/monofo"
+  run_hook post-command BUILDKITE_COMMAND_EXIT_STATUS=7
+  assert_success
+  assert_line --partial "warning: cannot find the monofo binary"
+  refute_output --partial "error:"
+}
+
 @test "nothing is exported and the folder stays" {
   local phase
   for phase in pre-command post-command pre-exit; do

@@ -200,13 +200,7 @@ fn failures_follow_the_agents_rules() {
     for (fail_in, command, status, what, phases) in [
         ("pre-command", "true", 9, "failed 9 (pre-command hook)", &["pre-command|", "pre-exit|"][..]),
         ("", "exit 4", 4, "failed 4 (command)", &["pre-command|", "post-command|4", "pre-exit|4"]),
-        (
-            "post-command",
-            "exit 4",
-            9,
-            "failed 9 (post-command hook)",
-            &["pre-command|", "post-command|4", "pre-exit|4"],
-        ),
+        ("post-command", "exit 4", 4, "failed 4 (command)", &["pre-command|", "post-command|4", "pre-exit|4"]),
         ("post-command", "true", 9, "failed 9 (post-command hook)", &["pre-command|", "post-command|0", "pre-exit|0"]),
         ("pre-exit", "true", 0, "The step passed.", &["pre-command|", "post-command|0", "pre-exit|0"]),
         ("", "[\"false\", touch never]", 1, "failed 1 (command)", &["pre-command|", "post-command|1", "pre-exit|1"]),
@@ -362,4 +356,36 @@ steps:
     assert!(begun.elapsed() < Duration::from_secs(25));
     assert_eq!(trial.record(), ["pre-command||{}", "started", "pre-exit||{}"]);
     assert!(trial.left_behind().is_empty(), "{:?}", trial.left_behind());
+}
+
+#[test]
+fn a_step_that_takes_its_folder_away_fails_alone() {
+    let trial = Try::new(
+        "env: {MONOFO_BIN: $RECORDER}
+steps:
+- {command: 'rm -rf \"$$PWD\"', plugins: [monofo#v1]}
+- {wait: ~, continue_on_failure: true}
+- command: echo still here
+",
+    );
+    let run = trial.run(&["pipeline.yml"]);
+    run.expect(1, &["failed 1 (the folder `", "checkout-1` is gone)", "still here", "1 of 2 steps passed, 1 failed."]);
+    assert_eq!(trial.record(), ["pre-command||{}", "pre-exit||{}"]);
+    assert!(trial.left_behind().is_empty(), "{:?}", trial.left_behind());
+}
+
+#[test]
+fn json_tells_of_files_that_are_no_pipeline_too() {
+    let trial = Try::new("steps:\n- command: x\n  plugins: [{monofo: {uplaod: {}}}]\n");
+    let told = |name: &str| -> serde_json::Value {
+        let run = trial.run(&[name, "--json"]);
+        assert_eq!(run.status, 2, "{}", run.err);
+        serde_json::from_str(&run.out).unwrap()
+    };
+    let invalid = told("pipeline.yml");
+    assert_eq!((&invalid["exit_status"], &invalid["mistakes"][0]["line"]), (&2.into(), &3.into()), "{invalid}");
+    assert_eq!(invalid["error"], "`pipeline.yml` has 1 mistake; nothing was run");
+    let missing = told("nowhere.yml");
+    assert!(missing["error"].as_str().unwrap().contains("nowhere.yml"), "{missing}");
+    assert_eq!((&missing["mistakes"], &missing["steps"]), (&serde_json::json!([]), &serde_json::json!([])));
 }

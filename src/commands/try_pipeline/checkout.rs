@@ -114,9 +114,15 @@ impl Copy<'_> {
 
     fn file(&mut self, relative: &Path) -> Result<()> {
         let (from, into) = (self.from.join(relative), self.into.join(relative));
+        // What git knows may lie in a folder that a link has replaced since, and what it calls ignored may be here already.
+        if self.is_below_link(relative) || into.symlink_metadata().is_ok() {
+            return Ok(());
+        }
         let facts = match from.symlink_metadata() {
             // People edit while steps run; what vanished since it was listed might as well not have been there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
             facts => facts.or_fail(|| copying(relative))?,
         };
         if let Some(parent) = relative.parent() {
@@ -133,6 +139,11 @@ impl Copy<'_> {
         }
         self.files += 1;
         keep_time(&into, &facts).or_fail(|| copying(relative))
+    }
+
+    fn is_below_link(&self, relative: &Path) -> bool {
+        let folders = relative.ancestors().skip(1).take_while(|folder| !folder.as_os_str().is_empty());
+        folders.map(|folder| self.from.join(folder)).any(|folder| folder.is_symlink())
     }
 
     /// Folders get their modes and times last: a read-only one could not be filled, and filling changes the time.
@@ -232,6 +243,22 @@ mod tests {
         ] {
             assert_eq!(names.iter().any(|known| known == name), there, "{name}: {names:?}");
         }
+    }
+
+    #[test]
+    fn a_tracked_folder_that_became_a_link_is_copied_as_the_link() {
+        let tree = tree();
+        fs::remove_dir_all(tree.path().join(".git")).unwrap();
+        let git = |arguments: &[&str]| {
+            assert!(Command::new("git").arg("-C").arg(tree.path()).args(arguments).output().unwrap().status.success());
+        };
+        git(&["init", "-q"]);
+        git(&["add", "-f", "out/kept.o"]);
+        fs::rename(tree.path().join("out"), tree.path().join("moved")).unwrap();
+        symlink("moved", tree.path().join("out")).unwrap();
+        let (place, names) = copied(&WorkingTree::around(tree.path()));
+        assert_eq!(fs::read_link(place.path().join("copy/out")).unwrap(), Path::new("moved"));
+        assert!(!names.iter().any(|name| name == "moved/kept.o"), "{names:?}");
     }
 
     #[test]

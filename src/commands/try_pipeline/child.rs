@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::emergency::RUNNING;
 use crate::cancel::Cancel;
 use crate::error::{IoContext, Result};
 
@@ -50,7 +51,8 @@ pub(super) fn run(
     if output == Output::ToStderr {
         command.stdout(std::io::stderr());
     }
-    let child = command.spawn().or_fail(|| format!("starting `{}` in `{}`", program.display(), directory.display()))?;
+    let starting = RUNNING.start(|| command.spawn());
+    let child = starting.or_fail(|| format!("starting `{}` in `{}`", program.display(), directory.display()))?;
     wait(child, cancel)
 }
 
@@ -72,11 +74,13 @@ fn wait(mut child: Child, cancel: &Cancel) -> Result<Ended> {
     loop {
         match ended.recv_timeout(Duration::from_millis(50)) {
             Ok(status) if stopped.is_none() => {
+                RUNNING.ended(group);
                 return status.or_fail(|| "waiting for a child process").map(|status| Ended::Status(number(status)));
             }
             Ok(_) => {
                 // What ignored SIGTERM and outlived its parent must not outlive the step.
                 signal(Signal::KILL);
+                RUNNING.ended(group);
                 return Ok(Ended::Stopped);
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(Ended::Stopped),

@@ -89,7 +89,8 @@ pub(super) fn add_job(
     step: &CommandStep,
     checkout: &Path,
 ) -> Result<()> {
-    let given = pipeline_env.iter().chain(&step.env).filter(|(name, _)| !is_place(name));
+    let ours = |name: &str| is_place(name) || name == "BUILDKITE_BUILD_ID";
+    let given = pipeline_env.iter().chain(&step.env).filter(|(name, _)| !ours(name));
     variables.extend(given.cloned());
     let plugins: Vec<Value> = step
         .plugins
@@ -187,16 +188,25 @@ mod tests {
             env: vec![
                 pair("A", "step"),
                 pair("BUILDKITE_STEP_KEY", "forged"),
+                pair("BUILDKITE_BUILD_ID", "forged"),
                 pair("MONOFO_ARTIFACTS", "file:///mine"),
             ],
             ..CommandStep::default()
         };
-        let mut variables = BTreeMap::from([pair("A", "user"), pair("MONOFO_ARTIFACTS", "file:///scratch")]);
+        let mut variables = BTreeMap::from([
+            pair("A", "user"),
+            pair("MONOFO_ARTIFACTS", "file:///scratch"),
+            pair("BUILDKITE_BUILD_ID", "this"),
+        ]);
         add_job(&mut variables, &[pair("A", "pipeline"), pair("B", "pipeline")], &step, Path::new("/checkout"))
             .unwrap();
-        for (name, value) in
-            [("A", "step"), ("B", "pipeline"), ("BUILDKITE_STEP_KEY", "k"), ("MONOFO_ARTIFACTS", "file:///scratch")]
-        {
+        for (name, value) in [
+            ("A", "step"),
+            ("B", "pipeline"),
+            ("BUILDKITE_STEP_KEY", "k"),
+            ("BUILDKITE_BUILD_ID", "this"),
+            ("MONOFO_ARTIFACTS", "file:///scratch"),
+        ] {
             assert_eq!(variables[name], value, "{name}");
         }
         assert!(!variables.contains_key("BUILDKITE_PLUGINS"));

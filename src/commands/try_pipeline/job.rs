@@ -6,12 +6,14 @@
 //! | a pre-command hook | no | no | runs | the hook's |
 //! | the command | runs | runs | runs | the command's |
 //! | a post-command hook | runs | runs up to it | runs | the hook's |
+//! | the command took its folder away | runs | no | runs | the command's, or 1 |
 //!
 //! The plugin's hooks run once for each time the step lists it, with that listing's configuration; the first failing one
 //! ends its phase. A job that is interrupted goes straight to its pre-exit hooks.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::child::{self, Ended, Output};
@@ -20,9 +22,10 @@ use super::log::Log;
 use crate::cancel::Cancel;
 use crate::config::pipeline::{CommandStep, plugin_env};
 use crate::error::Result;
+use crate::text::Shown;
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finished {
     /// Its exit status.
     pub(super) status: i32,
@@ -31,20 +34,23 @@ pub(super) struct Finished {
 }
 
 /// A part of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     /// A hook of the plugin.
     Hook(Hook),
     /// The step's command.
     Command,
+    /// The command, in that it took away the folder that the hooks after it run in.
+    Gone(PathBuf),
 }
 
 impl Phase {
     /// Its name in reports.
-    pub(super) fn name(self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Phase::Hook(hook) => format!("{} hook", hook.name()),
             Phase::Command => "command".into(),
+            Phase::Gone(folder) => format!("the folder `{}` is gone", Shown::path(folder)),
         }
     }
 }
@@ -74,6 +80,10 @@ impl Job<'_> {
         if self.cancel.signal().is_some() {
             self.variables.insert("BUILDKITE_JOB_CANCELLED".into(), "true".into());
         }
+        if self.lost_folder() && fs::create_dir_all(&self.folder).is_err() {
+            self.log.line("the pre-exit hooks are left out: there is no folder to run them in");
+            return Ok(finished);
+        }
         // The last hooks clean up, so they run to their end even after an interrupt.
         let exit = self.hooks(Hook::PreExit, &Cancel::new())?;
         if exit != 0 && finished.failed.is_none() {
@@ -92,6 +102,13 @@ impl Job<'_> {
         if cancel.signal().is_some() {
             return Ok(Finished { status, failed: Some(Phase::Command) });
         }
+        if self.lost_folder() {
+            let gone = Phase::Gone(self.folder.clone());
+            return Ok(match status {
+                0 => Finished { status: 1, failed: Some(gone) },
+                status => Finished { status, failed: Some(Phase::Command) },
+            });
+        }
         let of_command = status.to_string();
         self.variables.insert("BUILDKITE_COMMAND_EXIT_STATUS".into(), of_command.clone());
         let of_hook = self.hooks(Hook::PostCommand, &cancel)?;
@@ -104,6 +121,11 @@ impl Job<'_> {
             _ => status,
         };
         Ok(Finished { status, failed: (status != 0).then_some(Phase::Command) })
+    }
+
+    /// Whether there are hooks to run but no folder to run them in.
+    fn lost_folder(&self) -> bool {
+        self.step.plugins.iter().any(|listing| listing.ours) && !self.folder.is_dir()
     }
 
     fn command(&mut self) -> Result<i32> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::config::pipeline::CommandStep;
+use crate::config::pipeline::{CommandStep, Mistake};
+use crate::error::Error;
 use crate::text::{Shown, Took};
 
 /// Where to say things.
@@ -118,6 +119,40 @@ impl Log {
         let _ = writeln!(out, "{text}");
         let _ = out.flush();
     }
+}
+
+impl Log {
+    /// Prints what ended the command before there was a summary, where a program waits for one.
+    pub(super) fn no_summary(&self, error: &Error, mistakes: &[Mistake]) {
+        if self.json {
+            let mut out = io::stdout().lock();
+            let _ = writeln!(out, "{}", failure_as_json(error, mistakes));
+            let _ = out.flush();
+        }
+    }
+}
+
+/// The summary's object, with no steps but with what is wrong.
+fn failure_as_json(error: &Error, mistakes: &[Mistake]) -> Value {
+    let mistakes: Vec<Value> = mistakes
+        .iter()
+        .map(|mistake| {
+            json!({
+                "line": mistake.place.line,
+                "column": mistake.place.column,
+                "message": mistake.message,
+                "hint": mistake.hint,
+            })
+        })
+        .collect();
+    json!({
+        "build": null,
+        "exit_status": error.class().exit_status(),
+        "kept": null,
+        "steps": [],
+        "error": error.chain(),
+        "mistakes": mistakes,
+    })
 }
 
 fn title(step: &CommandStep) -> String {

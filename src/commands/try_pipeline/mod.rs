@@ -10,6 +10,7 @@
 
 mod checkout;
 mod child;
+mod emergency;
 mod environment;
 mod hooks;
 mod job;
@@ -60,6 +61,36 @@ pub struct TryRequest {
 /// [`Class::Interrupted`]: crate::error::Class::Interrupted
 pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
     let log = Log { json: request.json, verbose: request.verbose, quiet: request.quiet };
+    let status = trial(request, env, &log, cancel).map_err(|ended| {
+        log.no_summary(&ended.error, &ended.mistakes);
+        ended.error
+    })?;
+    cancel.check()?;
+    // A status that does not fit (a stopped job's is -1) is a failure all the same.
+    Ok(u8::try_from(status).unwrap_or(1))
+}
+
+/// For the second signal, just before the process ends without unwinding: kills the process group that runs and removes the
+/// temporary folder, unless that is to be kept, or says where it is. Does nothing where no trial runs. Not for signal
+/// handlers: it takes a lock and allocates.
+pub fn emergency() {
+    emergency::end();
+}
+
+/// What ended the command before there was a summary.
+struct Ended {
+    error: Error,
+    mistakes: Vec<Mistake>,
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Ended { error, mistakes: Vec::new() }
+    }
+}
+
+/// Runs the pipeline up to its summary and returns the status.
+fn trial(request: &TryRequest, env: &Env, log: &Log, cancel: &Cancel) -> std::result::Result<i32, Ended> {
     let text = read_file(&request.pipeline)?;
     let directory = request.directory.canonicalize().or_fail(|| "finding the current folder")?;
     let tree = WorkingTree::around(&directory);
@@ -72,7 +103,7 @@ pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
     }
 
     let file = Shown::path(&request.pipeline).to_string();
-    let pipeline = pipeline::read(&text, &variables).map_err(|mistakes| tell(&log, &file, &mistakes))?;
+    let pipeline = pipeline::read(&text, &variables).map_err(|mistakes| tell(log, &file, mistakes))?;
     for warning in &pipeline.warnings {
         log.always(&sentence(&file, "warning", warning));
     }
@@ -91,7 +122,7 @@ pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
     let plugin = Plugin::write(&place, &bash)?;
     log.detail(&format!("working tree `{}`, trial in `{}`", Shown::path(&tree.root), Shown::path(&place)));
 
-    let trial = Trial { request, pipeline: &pipeline, tree, variables, place, bash, plugin, log: &log, cancel };
+    let trial = Trial { request, pipeline: &pipeline, tree, variables, place, bash, plugin, log, cancel };
     let rows = trial.steps()?;
     let status = status(&rows);
     let kept = request.keep.then(|| scratch.path().display().to_string());
@@ -99,9 +130,7 @@ pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
     if let Some(kept) = kept {
         log.line(&format!("kept `{kept}`"));
     }
-    cancel.check()?;
-    // A status that does not fit (a stopped job's is -1) is a failure all the same.
-    Ok(u8::try_from(status).unwrap_or(1))
+    Ok(status)
 }
 
 struct Trial<'a> {
@@ -188,7 +217,7 @@ impl<'a> Trial<'a> {
             // The whole temporary folder goes at the end; this only spares room until then.
             let _ = scratch::remove(&folder);
         }
-        let what = finished.failed.map(job::Phase::name).unwrap_or_default();
+        let what = finished.failed.as_ref().map(job::Phase::name).unwrap_or_default();
         Ok(match finished.status {
             _ if self.cancel.signal().is_some() => Outcome::Interrupted,
             0 => Outcome::Ok,
@@ -234,12 +263,12 @@ fn find_bash(env: &Env) -> Result<PathBuf> {
 }
 
 /// Prints all mistakes and gives the error that ends the command.
-fn tell(log: &Log, file: &str, mistakes: &[Mistake]) -> Error {
-    for mistake in mistakes {
+fn tell(log: &Log, file: &str, mistakes: Vec<Mistake>) -> Ended {
+    for mistake in &mistakes {
         log.always(&sentence(file, "error", mistake));
     }
     let count = Count(mistakes.len() as u64, "mistake");
-    Error::usage(format_args!("`{file}` has {count}; nothing was run"))
+    Ended { error: Error::usage(format_args!("`{file}` has {count}; nothing was run")), mistakes }
 }
 
 fn sentence(file: &str, kind: &str, mistake: &Mistake) -> String {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::emergency::RUNNING;
 use crate::env::Env;
 use crate::error::{IoContext, Result};
 use crate::text::Shown;
@@ -25,6 +26,9 @@ impl Scratch {
         let path = folder.path().canonicalize().or_fail(making)?;
         // From here on the folder is removed below, which can do more than its own type.
         let _ = folder.keep();
+        if !keep {
+            RUNNING.uses(&path);
+        }
         Ok(Scratch { path, keep })
     }
 
@@ -39,6 +43,7 @@ impl Drop for Scratch {
         if !self.keep {
             // What is left lies in the system's folder for such things.
             let _ = remove(&self.path);
+            RUNNING.done_with(&self.path);
         }
     }
 }

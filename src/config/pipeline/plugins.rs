@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::yaml::{Content, Key, Mistake, Node};
+use super::yaml::{Content, Key, Mistake, Node, Place};
 use crate::config::listing::{is_ours, nulls};
 use crate::config::mistakes::{At, Mistakes};
-use crate::config::plugin::PluginConfig;
+use crate::config::plugin::{PluginConfig, When};
 use crate::env::Env;
 
 /// One plugin of a step.
@@ -46,6 +46,7 @@ struct Found {
     listings: Vec<Listing>,
     warnings: Vec<Mistake>,
     mistakes: Vec<Mistake>,
+    uploads: Vec<(String, When, Place)>,
 }
 
 impl Found {
@@ -76,7 +77,7 @@ impl Found {
         let (json, places) = (config.to_json(), config.places());
         let place = |at: &At| places.get(at.as_str()).copied().unwrap_or(config.place);
         let mut found = Mistakes::default();
-        PluginConfig::read_into(&json, &Env::default(), &mut found);
+        let read = PluginConfig::read_into(&json, &Env::default(), &mut found);
         for mistake in found.all() {
             let message = match mistake.at.as_str() {
                 "" => mistake.problem.clone(),
@@ -89,6 +90,24 @@ impl Found {
                 format!("`{}` is null: an agent then hides the plugin's variables from its hooks", at.as_str());
             self.warnings.push(Mistake::new(place(&at), message).hint("give it a value, or leave the key out"));
         }
+        let uploads = read.uploads.iter().map(|upload| {
+            let name = upload.request.name.as_str();
+            (name.to_string(), upload.when, place(&At::top().key("upload").key(name)))
+        });
+        self.warn_of_twins(uploads.collect());
+    }
+
+    /// Two listings may upload the same name, and mostly that is a slip: who downloads it gets the newest.
+    fn warn_of_twins(&mut self, uploads: Vec<(String, When, Place)>) {
+        for (name, when, place) in &uploads {
+            let both = |other: When| [false, true].iter().any(|failed| when.applies(*failed) && other.applies(*failed));
+            if let Some((.., first)) = self.uploads.iter().find(|(known, other, _)| known == name && both(*other)) {
+                let message =
+                    format!("`{name}` is uploaded by a listing in line {} too; this later one wins", first.line);
+                self.warnings.push(Mistake::new(*place, message).hint("give one of the two another name"));
+            }
+        }
+        self.uploads.extend(uploads);
     }
 }
 
@@ -109,6 +128,15 @@ mod tests {
             assert_eq!(listings.iter().map(|listing| listing.location.as_str()).collect::<Vec<_>>(), locations);
             assert!(warnings.is_empty() && mistakes.is_empty(), "{text}: {warnings:?} {mistakes:?}");
         }
+    }
+
+    #[test]
+    fn two_listings_that_upload_the_same_name_are_warned_about() {
+        let text = "- monofo#v1:\n    upload: {a.tar: x, b.tar: {globs: x, when: failure}}\n- monofo#v1:\n    upload:\n      b.tar: y\n      a.tar: y\n";
+        let (_, warnings, mistakes) = read(&yaml::read(text).unwrap());
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        assert_eq!(warnings.iter().map(|warning| warning.place.line).collect::<Vec<_>>(), [6], "{warnings:?}");
+        assert!(warnings[0].message.contains("`a.tar`") && warnings[0].message.contains("line 2"), "{warnings:?}");
     }
 
     #[test]
