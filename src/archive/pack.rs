@@ -7,18 +7,19 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::codec::{Codec, Encoder};
 use super::tar::layout::{Layout, Part};
-use crate::collect::{Entry, FileSet};
+use super::tar::read::check_is_tar;
+use crate::collect::{Entry, FileSet, Kind};
 use crate::context::Context;
 use crate::error::{Class, Error, Result, from_io};
 use crate::text::Shown;
@@ -148,6 +149,9 @@ pub fn compress(
                 buffer.start(codec.block_size());
                 buffer.input_len = fill(&mut input, &mut buffer.input[..codec.block_size()])?;
                 let n = buffer.input_len;
+                if index == 0 {
+                    check_is_tar(buffer.input())?;
+                }
                 if n == 0 {
                     break;
                 }
@@ -249,6 +253,7 @@ impl Worker<'_> {
         buffer.start(self.codec.block_size());
         self.layout.parts(start, end, scratch, |part| {
             match part {
+                Part::Begin(entry) => self.look_again(entry)?,
                 Part::Bytes(bytes) => buffer.next(bytes.len()).copy_from_slice(bytes),
                 Part::Zeros(count) => buffer.next(as_len(count)).fill(0),
                 Part::Content { entry, offset, len } => {
@@ -263,40 +268,68 @@ impl Worker<'_> {
 
     /// Fills `out` from a file, and makes sure that it is still what was selected.
     fn read(&self, entry: &Entry, offset: u64, out: &mut [u8]) -> Result<()> {
-        let name = self.files.name(entry);
-        let changed = |how: &str| {
-            Error::new(Class::Changed, format_args!("`{}` {how} while it was packed", Shown(name)))
-                .hint("make sure that nothing writes to these files while they are packed, and try again")
-        };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(self.root, name, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT | Errno::NOTDIR => changed("vanished"),
-            Errno::LOOP | Errno::NXIO => changed("was replaced"),
-            errno => {
-                Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
-            }
-        })?;
+        let file = open_selected(self.root, self.files, entry)?;
         let mut have = 0;
         while have < out.len() {
             match rustix::io::pread(&file, &mut out[have..], offset + have as u64) {
-                Ok(0) => return Err(changed("became shorter")),
+                Ok(0) => return Err(changed(self.files.name(entry), "became shorter")),
                 Ok(n) => have += n,
                 Err(Errno::INTR) => {}
-                Err(Errno::ISDIR) => return Err(changed("was replaced")),
-                Err(errno) => {
-                    return Err(Error::failed(format_args!("cannot read `{}`", Shown(name)))
-                        .caused_by(std::io::Error::from(errno)));
-                }
+                Err(Errno::ISDIR) => return Err(changed(self.files.name(entry), "was replaced")),
+                Err(errno) => return Err(unreadable(self.files.name(entry), errno)),
             }
         }
-        let stat = rustix::fs::fstat(&file).map_err(|errno| {
-            Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
-        })?;
-        let same = u64::try_from(stat.st_size) == Ok(entry.size)
-            && i128::from(stat.st_mtime) == i128::from(entry.mtime)
-            && i128::from(stat.st_mtime_nsec) == i128::from(entry.mtime_nanos);
-        if same { Ok(()) } else { Err(changed("changed")) }
+        check_unchanged(&file, self.files, entry)
     }
+
+    /// Looks once more at what has no content to be read: an empty file or a link.
+    fn look_again(&self, entry: &Entry) -> Result<()> {
+        if entry.size > 0 || entry.kind == Kind::Dir {
+            return Ok(());
+        }
+        let name = self.files.name(entry);
+        let stat = rustix::fs::statat(self.root, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => changed(name, "vanished"),
+            errno => unreadable(name, errno),
+        })?;
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        let same_size = entry.kind != Kind::File || stat.st_size == 0;
+        let same = is_link == (entry.kind == Kind::Symlink) && same_size && same_time(&stat, entry);
+        if same { Ok(()) } else { Err(changed(name, "changed")) }
+    }
+}
+
+/// Opens a selected file for reading. Neither a link nor a FIFO that took its place is followed or waited for.
+pub(crate) fn open_selected(root: BorrowedFd<'_>, files: &FileSet, entry: &Entry) -> Result<OwnedFd> {
+    let name = files.name(entry);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::openat(root, name, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => changed(name, "vanished"),
+        Errno::LOOP | Errno::NXIO => changed(name, "was replaced"),
+        errno => unreadable(name, errno),
+    })
+}
+
+/// Fails with [`Class::Changed`] unless an open file has the size and time that it was selected with.
+pub(crate) fn check_unchanged(file: &OwnedFd, files: &FileSet, entry: &Entry) -> Result<()> {
+    let name = files.name(entry);
+    let stat = rustix::fs::fstat(file).map_err(|errno| unreadable(name, errno))?;
+    let same = u64::try_from(stat.st_size) == Ok(entry.size) && same_time(&stat, entry);
+    if same { Ok(()) } else { Err(changed(name, "changed")) }
+}
+
+fn same_time(stat: &Stat, entry: &Entry) -> bool {
+    i128::from(stat.st_mtime) == i128::from(entry.mtime)
+        && i128::from(stat.st_mtime_nsec) == i128::from(entry.mtime_nanos)
+}
+
+fn changed(name: &[u8], how: &str) -> Error {
+    Error::new(Class::Changed, format_args!("`{}` {how} while it was packed", Shown(name)))
+        .hint("make sure that nothing writes to these files while they are packed, and try again")
+}
+
+fn unreadable(name: &[u8], errno: Errno) -> Error {
+    Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
 }
 
 fn encode(codec: Codec, buffer: &mut Buffer, encoder: &mut Option<Box<dyn Encoder>>) -> Result<()> {

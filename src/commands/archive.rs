@@ -13,6 +13,7 @@ use crate::cli::{Deflate, Inflate};
 use crate::engine::{self, Context, Counting, Outcome};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::report::{Severity, Verb};
+use crate::stdin::Stdin;
 use crate::text::Shown;
 
 impl Commands<'_> {
@@ -84,7 +85,7 @@ fn open(path: &Path, context: &Context) -> Result<Box<dyn Read + Send>> {
         if io::stdin().is_terminal() {
             return Err(Error::usage("standard input is a terminal").hint("pipe an archive in, or name a file"));
         }
-        return Ok(Box::new(io::stdin()));
+        return Ok(Box::new(Stdin::new(&context.cancel)));
     }
     let file = File::open(path).map_err(|error| {
         let class = if error.kind() == io::ErrorKind::NotFound { Class::NotThere } else { Class::Failed };

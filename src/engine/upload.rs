@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,9 +10,11 @@ use super::{IfEmpty, ListSource, Outcome, Selection, UploadRequest};
 use crate::archive::codec::{self, Codec};
 use crate::archive::pack;
 use crate::artifact::Format;
-use crate::collect::{self, FileSet, Globs, Kind, Source};
+use crate::cancel::Cancel;
+use crate::collect::{self, Entry, FileSet, Globs, Kind, Source};
 use crate::context::Context;
 use crate::error::{Class, Error, IoContext, Result, from_io};
+use crate::stdin::Stdin;
 use crate::text::{Count, Shown};
 use crate::transport::Transport;
 
@@ -45,7 +48,7 @@ pub fn upload(request: &UploadRequest, transport: &dyn Transport, context: &Cont
     let plain = (format == Format::Plain).then(|| single_file(&files, name.as_str())).transpose()?;
     let mut upload = transport.upload(name)?;
     outcome.artifact_bytes = match plain {
-        Some(path) => copy_file(root, &path, &mut *upload, context)?,
+        Some(entry) => copy_file(root, &files, entry, &mut *upload, context)?,
         None => pack::pack(root, &files, codec, &mut *upload, context)?,
     };
     context.cancel.check()?;
@@ -71,7 +74,7 @@ pub fn deflate(
 
 fn select(selection: &Selection, context: &Context) -> Result<collect::Selected> {
     let globs = Globs::new(&selection.globs, &selection.exclude)?;
-    let list = selection.list.as_ref().map(|list| read_list(list, &selection.root)).transpose()?;
+    let list = selection.list.as_ref().map(|list| read_list(list, &selection.root, &context.cancel)).transpose()?;
     if list.is_none() && !globs.selects() {
         return Err(Error::usage("no files are asked for").hint("give globs, or a list of paths with --files-from"));
     }
@@ -85,11 +88,13 @@ fn select(selection: &Selection, context: &Context) -> Result<collect::Selected>
 }
 
 /// The bytes of a list, and what to call it.
-fn read_list(list: &ListSource, root: &Path) -> Result<(Vec<u8>, String)> {
+fn read_list(list: &ListSource, root: &Path, cancel: &Cancel) -> Result<(Vec<u8>, String)> {
     match list {
         ListSource::Stdin => {
             let mut bytes = Vec::new();
-            io::stdin().lock().read_to_end(&mut bytes).or_fail(|| "cannot read the list from standard input")?;
+            Stdin::new(cancel)
+                .read_to_end(&mut bytes)
+                .map_err(|e| from_io("cannot read the list from standard input", e))?;
             Ok((bytes, "standard input".to_owned()))
         }
         ListSource::File(path) => {
@@ -119,8 +124,8 @@ fn count(files: &FileSet, outcome: &mut Outcome) {
     }
 }
 
-/// The path of the one file of a set, for an artifact that is no archive.
-fn single_file(files: &FileSet, name: &str) -> Result<Vec<u8>> {
+/// The one file of a set, for an artifact that is no archive.
+fn single_file<'a>(files: &'a FileSet, name: &str) -> Result<&'a Entry> {
     let not_one = |what: String| {
         Error::usage(format_args!(
             "`{name}` has no archive suffix, so it is one file sent as it is, but {what} selected"
@@ -129,24 +134,24 @@ fn single_file(files: &FileSet, name: &str) -> Result<Vec<u8>> {
     };
     let mut others = files.entries().iter().filter(|entry| entry.kind != Kind::Dir);
     match (others.next(), others.next()) {
-        (Some(one), None) if one.kind == Kind::File => Ok(files.name(one).to_vec()),
+        (Some(one), None) if one.kind == Kind::File => Ok(one),
         (Some(_), None) => Err(not_one("a symbolic link is".to_owned())),
         (None, _) => Err(not_one("only folders are".to_owned())),
         (Some(_), Some(_)) => Err(not_one(format!("{} are", Count(2 + others.count() as u64, "file")))),
     }
 }
 
-fn copy_file(root: &Path, path: &[u8], out: &mut dyn Write, context: &Context) -> Result<u64> {
-    use std::os::unix::ffi::OsStrExt;
-    let shown = Shown(path).to_string();
-    let reading = || format!("cannot read `{shown}`");
-    let mut file = File::open(root.join(std::ffi::OsStr::from_bytes(path))).or_fail(reading)?;
-    let before = file.metadata().or_fail(reading)?;
+fn copy_file(root: &Path, files: &FileSet, entry: &Entry, out: &mut dyn Write, context: &Context) -> Result<u64> {
+    let shown = Shown(files.name(entry)).to_string();
+    let root = File::open(root).or_fail(|| "cannot open the working directory")?;
+    let opened = pack::open_selected(root.as_fd(), files, entry)?;
+    pack::check_unchanged(&opened, files, entry)?;
+    let mut file = File::from(opened);
     let mut buffer = vec![0; 1 << 20];
     let mut total = 0;
     loop {
         context.cancel.check()?;
-        let n = file.read(&mut buffer).or_fail(reading)?;
+        let n = file.read(&mut buffer).or_fail(|| format!("cannot read `{shown}`"))?;
         if n == 0 {
             break;
         }
@@ -154,10 +159,6 @@ fn copy_file(root: &Path, path: &[u8], out: &mut dyn Write, context: &Context) -
         context.progress.add(n as u64);
         total += n as u64;
     }
-    let after = file.metadata().or_fail(reading)?;
-    if total != before.len() || after.len() != before.len() || after.modified().ok() != before.modified().ok() {
-        return Err(Error::new(Class::Changed, format_args!("`{shown}` changed while it was uploaded"))
-            .hint("make sure that nothing writes to this file while it is uploaded, and try again"));
-    }
+    pack::check_unchanged(&file.into(), files, entry)?;
     Ok(total)
 }

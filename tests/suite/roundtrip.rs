@@ -398,3 +398,69 @@ fn a_sparse_file_beyond_8_gib_has_its_size_in_a_pax_header() {
     let member = members.entries().unwrap().next().unwrap().unwrap();
     assert_eq!((member.size(), &*member.path_bytes()), (size, &b"huge"[..]));
 }
+
+/// What has no content to read is looked at once more as well.
+#[test]
+fn empty_files_and_links_that_change_are_noticed() {
+    let changes: [(&str, fn(&Sandbox)); 5] = [
+        ("empty", |sandbox| std::fs::write(sandbox.work("empty"), "more").unwrap()),
+        ("empty", |sandbox| std::fs::remove_file(sandbox.work("empty")).unwrap()),
+        ("link", |sandbox| {
+            std::fs::remove_file(sandbox.work("link")).unwrap();
+            std::fs::write(sandbox.work("link"), "").unwrap();
+        }),
+        ("link", |sandbox| std::fs::remove_file(sandbox.work("link")).unwrap()),
+        ("second", |sandbox| std::fs::remove_file(sandbox.work("second")).unwrap()),
+    ];
+    for (name, change) in changes {
+        let sandbox = Sandbox::new();
+        sandbox.write("empty", "");
+        sandbox.write("first", "one file");
+        std::fs::hard_link(sandbox.work("first"), sandbox.work("second")).unwrap();
+        std::os::unix::fs::symlink("first", sandbox.work("link")).unwrap();
+        let files = chosen(&sandbox.work(""));
+        pack(&sandbox.work(""), &files, Codec::None, &mut Vec::new(), &Context::default()).unwrap();
+        change(&sandbox);
+        let error = pack(&sandbox.work(""), &files, Codec::None, &mut Vec::new(), &Context::default()).unwrap_err();
+        assert_eq!(error.class(), Class::Changed, "{}", error.chain());
+        assert!(error.chain().contains(&format!("`{name}`")), "{}", error.chain());
+    }
+}
+
+/// Nothing can be compressed that is no tar stream, and nothing is left behind.
+#[test]
+fn deflate_wants_a_tar_stream() {
+    let sandbox = Sandbox::new();
+    sandbox.write("text", "abc");
+    for output in ["out.tar", "out.tar.gz", "out.tar.lz4", "out.tar.zst"] {
+        sandbox.monofo(["deflate", "text", output]).exits(7).says("not a tar archive");
+        sandbox.monofo(["deflate", "-", output]).exits(7).says("not a tar archive");
+        assert!(!sandbox.work(output).exists());
+    }
+    assert_eq!(std::fs::read_dir(sandbox.work("")).unwrap().count(), 1);
+}
+
+/// An interrupted command does not wait for a pipe that says nothing.
+#[test]
+fn a_silent_standard_input_can_be_interrupted() {
+    let sandbox = Sandbox::new();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_monofo"))
+        .args(["deflate", "-", "out.tar.gz"])
+        .current_dir(sandbox.work(""))
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The command has begun once its staged file is there.
+    while std::fs::read_dir(sandbox.work("")).unwrap().count() == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!(status.code(), Some(130), "{said}");
+    assert!(said.contains("interrupted") && !said.contains("took too long"), "{said}");
+    assert_eq!(std::fs::read_dir(sandbox.work("")).unwrap().count(), 0, "nothing is left");
+}

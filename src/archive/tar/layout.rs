@@ -25,6 +25,8 @@ pub struct Layout<'a> {
 /// A part of the stream.
 #[derive(Debug)]
 pub enum Part<'a> {
+    /// A member's header begins here; its bytes follow as parts of their own.
+    Begin(&'a Entry),
     /// These bytes.
     Bytes(&'a [u8]),
     /// This many bytes of a file's content, starting at `offset`.
@@ -89,6 +91,9 @@ impl<'a> Layout<'a> {
             let entry = &self.files.entries()[index];
             let member = self.starts[index];
             let header_end = member + header_len(self.files, entry);
+            if at == member {
+                part(Part::Begin(entry))?;
+            }
             if at < header_end {
                 scratch.clear();
                 write_header(self.files, entry, scratch);

@@ -426,6 +426,15 @@ impl<R: BufRead> TarReader<R> {
     }
 }
 
+/// Fails with [`Class::Damaged`](crate::error::Class::Damaged) unless these bytes begin as a tar stream does: with a
+/// header, or with the zeros that end one.
+pub(crate) fn check_is_tar(start: &[u8]) -> Result<()> {
+    let block = start.first_chunk::<{ BLOCK as usize }>().ok_or_else(not_a_tar)?;
+    let stored = tar::Header::from_byte_slice(block).cksum().ok();
+    let fits = checksum_fits(block, stored) || block.iter().all(|byte| *byte == 0);
+    if fits { Ok(()) } else { Err(not_a_tar()) }
+}
+
 /// What is said of anything that does not begin with a tar header.
 fn not_a_tar() -> Error {
     Error::damaged("this is not a tar archive: there is no header at byte 0")
