@@ -402,7 +402,8 @@ fn a_sparse_file_beyond_8_gib_has_its_size_in_a_pax_header() {
 /// What has no content to read is looked at once more as well.
 #[test]
 fn empty_files_and_links_that_change_are_noticed() {
-    let changes: [(&str, fn(&Sandbox)); 5] = [
+    type Change = fn(&Sandbox);
+    let changes: [(&str, Change); 5] = [
         ("empty", |sandbox| std::fs::write(sandbox.work("empty"), "more").unwrap()),
         ("empty", |sandbox| std::fs::remove_file(sandbox.work("empty")).unwrap()),
         ("link", |sandbox| {
