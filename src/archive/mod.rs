@@ -7,6 +7,7 @@
 
 pub mod codec;
 pub mod pack;
+mod safe_path;
 pub mod tar;
 pub mod tree;
 pub mod unpack;
