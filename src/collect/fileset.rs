@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::thread;
 
 use crate::error::{Error, Result};
 use crate::text::Count;
@@ -117,8 +118,16 @@ impl FileSet {
     pub(super) fn finish(&mut self) {
         let names = &self.names;
         let name = |e: &Entry| &names[e.name_start as usize..][..usize::from(e.name_len)];
-        if !self.entries.is_sorted_by(|a, b| path_order(name(a), name(b)) != Ordering::Greater) {
-            self.entries.sort_unstable_by(|a, b| path_order(name(a), name(b)));
+        let order = |a: &Entry, b: &Entry| path_order(name(a), name(b));
+        if !self.entries.is_sorted_by(|a, b| order(a, b) != Ordering::Greater) {
+            // Two halves at a time; the stable sort then finds two sorted runs and merges them.
+            let middle = self.entries.len() / 2;
+            let (front, back) = self.entries.split_at_mut(middle);
+            thread::scope(|scope| {
+                scope.spawn(|| front.sort_unstable_by(order));
+                back.sort_unstable_by(order);
+            });
+            self.entries.sort_by(order);
         }
         self.entries.dedup_by(|a, b| name(a) == name(b));
         let mut first: HashMap<(u64, u64), u32> = HashMap::with_capacity(self.inodes.len());
@@ -168,8 +177,7 @@ impl FileSet {
 
 /// Archive order: as if `/` sorted before every other byte, so that a folder's contents directly follow it.
 pub(super) fn path_order(a: &[u8], b: &[u8]) -> Ordering {
-    let common = a.iter().zip(b).position(|(x, y)| x != y);
-    match common {
+    match first_difference(a, b) {
         None => a.len().cmp(&b.len()),
         Some(at) => match (a[at], b[at]) {
             (b'/', _) => Ordering::Less,
@@ -177,6 +185,14 @@ pub(super) fn path_order(a: &[u8], b: &[u8]) -> Ordering {
             (x, y) => x.cmp(&y),
         },
     }
+}
+
+/// Where two paths differ first, within the length of the shorter. Paths of one tree share long beginnings, so whole
+/// words are compared first.
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    let (words_a, words_b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let equal = words_a.iter().zip(words_b).take_while(|(x, y)| x == y).count() * 8;
+    a[equal..].iter().zip(&b[equal..]).position(|(x, y)| x != y).map(|at| equal + at)
 }
 
 /// Whether a symbolic link at `path` with this text leads out of the tree, as far as the text goes.
@@ -213,6 +229,13 @@ mod tests {
         let mut names = ["a-b", "a/z", "a", "a.c", "a/b/c", "a/b", "b", "a/b-"];
         names.sort_by(|a, b| path_order(a.as_bytes(), b.as_bytes()));
         assert_eq!(names, ["a", "a/b", "a/b/c", "a/b-", "a/z", "a-b", "a.c", "b"]);
+        // The same whatever two paths share in front, words or not.
+        for shared in 0..20 {
+            let front = "x".repeat(shared);
+            let mut longer: Vec<String> = names.iter().rev().map(|name| format!("{front}{name}")).collect();
+            longer.sort_by(|a, b| path_order(a.as_bytes(), b.as_bytes()));
+            assert_eq!(longer, names.map(|name| format!("{front}{name}")));
+        }
     }
 
     #[test]

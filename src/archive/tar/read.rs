@@ -475,14 +475,14 @@ fn until_nul(mut name: Vec<u8>) -> Vec<u8> {
 
 /// The sum of all bytes with the checksum field read as spaces; some old writers summed signed bytes.
 fn checksum_fits(block: &[u8; BLOCK as usize], stored: Option<u32>) -> bool {
-    let field = 148..156;
-    let bytes = || block.iter().enumerate().map(|(at, byte)| if field.contains(&at) { b' ' } else { *byte });
-    let unsigned: u32 = bytes().map(u32::from).sum();
-    if stored == Some(unsigned) {
+    let field = &block[148..156];
+    let spaces = 8 * u32::from(b' ');
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    if stored == Some(sum(block) - sum(field) + spaces) {
         return true;
     }
-    let signed: i32 = bytes().map(|byte| i32::from(byte.cast_signed())).sum();
-    stored.map(i64::from) == Some(i64::from(signed))
+    let signed = |bytes: &[u8]| bytes.iter().map(|byte| i64::from(byte.cast_signed())).sum::<i64>();
+    stored.map(i64::from) == Some(signed(block) - signed(field) + i64::from(spaces))
 }
 
 #[cfg(test)]
