@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use monofo::config::plugin::PluginConfig;
 use monofo::env::Env;
@@ -45,16 +44,9 @@ fn configured(phase: &str, configuration: &Value, variables: &[(&str, &str)]) ->
 }
 
 #[test]
-fn a_hook_with_nothing_to_do_is_silent_and_fast() {
+fn a_hook_with_nothing_to_do_is_silent() {
     for phase in ["pre-command", "post-command", "pre-exit"] {
-        let quickest = (0..5)
-            .map(|_| {
-                let begun = Instant::now();
-                assert_eq!(configured(phase, &json!({}), &[]), (0, String::new(), String::new()), "{phase}");
-                begun.elapsed()
-            })
-            .min();
-        assert!(quickest.unwrap() < Duration::from_millis(20), "{phase}: {quickest:?}");
+        assert_eq!(configured(phase, &json!({}), &[]), (0, String::new(), String::new()), "{phase}");
     }
 }
 
