@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::io::BufRead;
 use std::path::Path;
 
+use super::codec::Content;
 use super::tar::read::{Member, MemberKind, TarReader};
 use super::tree::{Attributes, SafePath, Tree};
 use super::writers::Writers;
@@ -35,7 +35,7 @@ pub struct Unpacked {
 ///
 /// Entries that could touch anything outside are an error of class `Refused`, broken streams one of class `Damaged`;
 /// what had been unpacked before stays, the file being written does not.
-pub fn unpack(input: impl BufRead, tree: Tree, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
+pub fn unpack(input: Content, tree: Tree, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
     let mut done = Unpacked::default();
     let result = Writers::with(context, |writers| {
         Unpacker {
@@ -67,8 +67,8 @@ pub fn unpack(input: impl BufRead, tree: Tree, into: &Path, same_owner: bool, co
 /// Hard links wait for their targets until their names take this much memory.
 const MOST_LINK_BYTES: usize = 8 << 20;
 
-struct Unpacker<'a, 'w, R> {
-    reader: TarReader<R>,
+struct Unpacker<'a, 'w> {
+    reader: TarReader,
     tree: Tree,
     writers: &'a mut Writers<'w>,
     seen: Seen,
@@ -83,7 +83,7 @@ struct Unpacker<'a, 'w, R> {
     done: &'a mut Unpacked,
 }
 
-impl<R: BufRead> Unpacker<'_, '_, R> {
+impl Unpacker<'_, '_> {
     fn run(mut self) -> Result<()> {
         while let Some(member) = self.reader.next_member()? {
             self.context.cancel.check()?;
@@ -158,20 +158,15 @@ impl<R: BufRead> Unpacker<'_, '_, R> {
         let (folder, name) = path.split();
         let folder = self.tree.folder(folder)?;
         let (reader, writers) = (&mut self.reader, &mut *self.writers);
-        match &member.extents {
-            None if member.size <= Writers::SMALL => {
-                let len = usize::try_from(member.size).unwrap_or(0);
-                writers.small(&folder, path.as_bytes(), name.len(), attributes, len, |buf| reader.read_exact(buf))?;
-            }
-            None => {
-                let whole = [super::tar::Extent { offset: 0, len: member.size }];
-                let mut large = writers.large(&folder, path.as_bytes(), name.len(), attributes, member.size)?;
-                large.fill(&whole, |buf| reader.read_exact(buf), self.context)?;
-            }
-            Some(extents) => {
-                let mut large = writers.large(&folder, path.as_bytes(), name.len(), attributes, member.size)?;
-                large.fill(extents, |buf| reader.read_exact(buf), self.context)?;
-            }
+        let path = path.as_bytes();
+        if member.extents.is_none() && member.size <= Writers::SMALL {
+            let len = usize::try_from(member.size).unwrap_or(0);
+            writers.small(&folder, path, name.len(), attributes, len, |most| reader.take(most))?;
+        } else {
+            let whole = [super::tar::Extent { offset: 0, len: member.size }];
+            let extents = member.extents.as_deref().unwrap_or(&whole);
+            let mut large = writers.large(&folder, path, name.len(), attributes, member.size)?;
+            large.fill(extents, |most| reader.take(most), self.context)?;
         }
         self.context.progress.add(member.stored);
         // A few sparse files can claim more than a u64 holds.

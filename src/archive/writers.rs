@@ -1,8 +1,8 @@
 //! Threads that create files.
 //!
-//! Small files travel in batches (bytes and names of a run of files in two reused buffers); a large file is taken by one
-//! writer, which receives its content in chunks over a channel of its own, since two writers on one inode are no faster.
-//! Queues are bounded: memory is a few MiB per writer, open folders at most a few hundred.
+//! Small files travel in batches; a large file is taken by one writer, which receives its content over a channel of its
+//! own, since two writers on one inode are no faster. Content is never copied: what travels are pieces of the buffers it
+//! was decoded into, and the number of those bounds the memory. Queues are bounded too, and with them open folders.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,17 +11,24 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::codec::{Content, Piece, RUN};
 use super::tar::Extent;
 use super::tree::{Attributes, NewFile, umask};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
-/// A batch is handed out when it holds this many bytes, files or folders.
-const BATCH_BYTES: usize = 1 << 20;
+/// A batch is handed out when it holds this many bytes, files or folders. Small ones keep all writers busy and their
+/// content in the processor's caches.
+const BATCH_BYTES: usize = 256 << 10;
 const BATCH_FILES: usize = 256;
 /// Each folder of a batch is an open file, and a process may have no more than 1,024 of them.
 const BATCH_FOLDERS: usize = 8;
-/// Content of a large file travels in chunks of this size.
+/// ... or pieces of this many buffers: those that wait to be handed out must leave some to decode into.
+const BATCH_BUFFERS: usize = 3;
+const _: () = assert!(BATCH_BUFFERS + RUN.div_ceil(Writers::SMALL as usize) < Content::BUFFERS / 2);
+/// Batches that may wait for each writer.
+const WAITING: usize = 4;
+/// Content of a large file travels in pieces of at most this size.
 const CHUNK: usize = 512 << 10;
 const CHUNKS: usize = 3;
 
@@ -30,17 +37,18 @@ const CHUNKS: usize = 3;
 struct Batch {
     files: Vec<Small>,
     paths: Vec<u8>,
-    /// Only ever grows; `used` says how much of it counts.
-    content: Vec<u8>,
-    used: usize,
+    pieces: Vec<Piece>,
+    bytes: usize,
     folders: usize,
+    buffers: usize,
 }
 
 struct Small {
     folder: Arc<OwnedFd>,
     path_len: usize,
     name_len: usize,
-    content_len: usize,
+    /// How many of the batch's pieces are its content.
+    pieces: usize,
     attributes: Attributes,
 }
 
@@ -51,11 +59,10 @@ struct Large {
     attributes: Attributes,
     size: u64,
     chunks: Receiver<Chunk>,
-    spent: Sender<Vec<u8>>,
 }
 
 /// Bytes and where they go; `None` says that the file is complete.
-type Chunk = Option<(u64, Vec<u8>)>;
+type Chunk = Option<(u64, Piece)>;
 
 enum Job {
     Batch(Batch),
@@ -128,9 +135,10 @@ impl Writers<'_> {
     /// Runs `work` with writers at hand; they end when it returns. The first error of either side is returned, and no
     /// further file is created after it.
     pub(super) fn with(context: &Context, work: impl FnOnce(&mut Writers<'_>) -> Result<()>) -> Result<()> {
-        let count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+        // More than cores: some of them wait for a folder that another is making files in.
+        let count = thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).clamp(3, 8);
         let shared = Shared::default();
-        let (jobs, queue) = crossbeam_channel::bounded::<Job>(count);
+        let (jobs, queue) = crossbeam_channel::bounded::<Job>(WAITING * count);
         let (spent_sender, spent) = crossbeam_channel::unbounded();
         let umask = umask();
         thread::scope(|scope| {
@@ -157,7 +165,7 @@ impl Writers<'_> {
         })
     }
 
-    /// Hands over a small file; `read` fills a buffer with its content.
+    /// Hands over a small file; `take` gives its content, at most so many bytes at a time.
     pub(super) fn small(
         &mut self,
         folder: &Arc<OwnedFd>,
@@ -165,28 +173,33 @@ impl Writers<'_> {
         name_len: usize,
         attributes: Attributes,
         len: usize,
-        read: impl FnOnce(&mut [u8]) -> Result<()>,
+        mut take: impl FnMut(usize) -> Result<Piece>,
     ) -> Result<()> {
         let new_folder = self.batch.files.last().is_none_or(|last| !Arc::ptr_eq(&last.folder, folder));
-        let full = self.batch.used + len > BATCH_BYTES
+        let full = self.batch.bytes + len > BATCH_BYTES
             || self.batch.files.len() == BATCH_FILES
+            || self.batch.buffers >= BATCH_BUFFERS
             || new_folder && self.batch.folders == BATCH_FOLDERS;
         if full {
             self.flush()?;
         }
-        let (start, end) = (self.batch.used, self.batch.used + len);
-        if self.batch.content.len() < end {
-            self.batch.content.resize(end.max(BATCH_BYTES), 0);
+        let batch = &mut self.batch;
+        let before = batch.pieces.len();
+        let mut left = len;
+        while left > 0 {
+            let piece = take(left)?;
+            left -= piece.len();
+            batch.buffers += usize::from(batch.pieces.last().is_none_or(|last| !last.shares_buffer(&piece)));
+            batch.pieces.push(piece);
         }
-        read(&mut self.batch.content[start..end])?;
-        self.batch.used = end;
-        self.batch.paths.extend_from_slice(path);
-        self.batch.folders += usize::from(new_folder || self.batch.files.is_empty());
-        self.batch.files.push(Small {
+        batch.bytes += len;
+        batch.paths.extend_from_slice(path);
+        batch.folders += usize::from(new_folder || batch.files.is_empty());
+        batch.files.push(Small {
             folder: Arc::clone(folder),
             path_len: path.len(),
             name_len,
-            content_len: len,
+            pieces: batch.pieces.len() - before,
             attributes,
         });
         Ok(())
@@ -202,7 +215,6 @@ impl Writers<'_> {
         size: u64,
     ) -> Result<LargeFile<'_>> {
         let (chunks, chunk_receiver) = crossbeam_channel::bounded(CHUNKS);
-        let (spent_sender, spent) = crossbeam_channel::bounded(CHUNKS + 1);
         self.send(Job::Large(Large {
             folder: Arc::clone(folder),
             path: path.to_vec(),
@@ -210,9 +222,8 @@ impl Writers<'_> {
             attributes,
             size,
             chunks: chunk_receiver,
-            spent: spent_sender,
         }))?;
-        Ok(LargeFile { shared: self.shared, chunks, spent, made: 0 })
+        Ok(LargeFile { shared: self.shared, chunks })
     }
 
     /// Waits until everything handed over is on disk.
@@ -246,8 +257,6 @@ impl Writers<'_> {
 pub(super) struct LargeFile<'a> {
     shared: &'a Shared,
     chunks: Sender<Chunk>,
-    spent: Receiver<Vec<u8>>,
-    made: usize,
 }
 
 impl LargeFile<'_> {
@@ -255,31 +264,20 @@ impl LargeFile<'_> {
     pub(super) fn fill(
         &mut self,
         extents: &[Extent],
-        mut read: impl FnMut(&mut [u8]) -> Result<()>,
+        mut take: impl FnMut(usize) -> Result<Piece>,
         context: &Context,
     ) -> Result<()> {
         for extent in extents {
             let mut at = 0;
             while at < extent.len {
                 context.cancel.check()?;
-                let len = usize::try_from(extent.len - at).unwrap_or(CHUNK).min(CHUNK);
-                let mut chunk = self.chunk();
-                chunk.resize(len, 0);
-                read(&mut chunk)?;
-                self.send(Some((extent.offset + at, chunk)))?;
-                at += len as u64;
+                let piece = take(usize::try_from(extent.len - at).unwrap_or(CHUNK).min(CHUNK))?;
+                let len = piece.len() as u64;
+                self.send(Some((extent.offset + at, piece)))?;
+                at += len;
             }
         }
         self.send(None)
-    }
-
-    fn chunk(&mut self) -> Vec<u8> {
-        if self.made <= CHUNKS {
-            self.made += 1;
-            return self.spent.try_recv().unwrap_or_default();
-        }
-        // The writer returns each chunk before it takes the next; when it failed, it is gone.
-        self.spent.recv().unwrap_or_default()
     }
 
     fn send(&self, chunk: Chunk) -> Result<()> {
@@ -297,23 +295,23 @@ impl LargeFile<'_> {
 fn write(job: Job, umask: u32, spent: &Sender<Batch>) -> Result<()> {
     match job {
         Job::Batch(mut batch) => {
-            let (mut path_at, mut content_at) = (0, 0);
-            for small in &batch.files {
+            let mut path_at = 0;
+            let mut pieces = batch.pieces.drain(..);
+            for small in batch.files.drain(..) {
                 let path = &batch.paths[path_at..path_at + small.path_len];
-                let content = &batch.content[content_at..content_at + small.content_len];
                 path_at += small.path_len;
-                content_at += small.content_len;
                 let name = &path[path.len() - small.name_len..];
                 let mut file = NewFile::create(&small.folder, path, name, small.attributes)?;
-                if !content.is_empty() {
-                    file.write(content)?;
+                for piece in pieces.by_ref().take(small.pieces) {
+                    file.write(&piece)?;
                 }
                 file.finish(umask)?;
             }
-            batch.files.clear();
+            drop(pieces);
             batch.paths.clear();
-            batch.used = 0;
+            batch.bytes = 0;
             batch.folders = 0;
+            batch.buffers = 0;
             // Nobody needs it back when the archive has been read.
             let _ = spent.send(batch);
             Ok(())
@@ -327,7 +325,6 @@ fn write(job: Job, umask: u32, spent: &Sender<Batch>) -> Result<()> {
                     return file.finish(umask);
                 };
                 file.write_at(offset, &bytes)?;
-                let _ = large.spent.send(bytes);
             }
             // The content ended early: dropping the file removes it, and the reader reports why.
             Ok(())

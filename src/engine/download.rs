@@ -1,13 +1,13 @@
 //! An artifact to files.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::{DownloadRequest, Outcome};
-use crate::archive::codec::{self, Decoded, ReadAhead};
+use crate::archive::codec;
 use crate::archive::tree::{SafePath, Tree};
 use crate::archive::unpack::{Unpacked, unpack};
 use crate::artifact::Format;
@@ -60,11 +60,7 @@ fn unpack_any(
     same_owner: bool,
     context: &Context,
 ) -> Result<Unpacked> {
-    match codec::decode(input)? {
-        Decoded::Compressed(decoder) => unpack(ReadAhead::new(decoder), tree, into, same_owner, context),
-        // Large files are read straight into what the writers write from.
-        Decoded::Plain(reader) => unpack(BufReader::with_capacity(64 << 10, reader), tree, into, same_owner, context),
-    }
+    unpack(codec::decode(input)?, tree, into, same_owner, context)
 }
 
 /// Puts a plain file at its name below `into`: written beside its place, then renamed, following no link.

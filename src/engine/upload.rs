@@ -68,8 +68,7 @@ pub fn deflate(
     context: &Context,
 ) -> Result<(u64, u64)> {
     let codec = Codec::new(format, level)?;
-    let decoded = codec::decode(input)?;
-    pack::compress(decoded.reader(), codec, out, context)
+    pack::compress(codec::decode(input)?, codec, out, context)
 }
 
 fn select(selection: &Selection, context: &Context) -> Result<collect::Selected> {

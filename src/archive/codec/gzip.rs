@@ -1,8 +1,8 @@
-//! gzip (RFC 1952) in members of 1 MiB, on flate2 with zlib-rs.
+//! gzip (RFC 1952): written in members of 1 MiB by libdeflate, read as a stream by flate2 with zlib-rs.
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+use libdeflater::{CompressionLvl, Compressor, Crc};
 
 use super::Encoder;
 use crate::error::{Error, Result};
@@ -14,18 +14,21 @@ const MEMBER: usize = 1 << 20;
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
 
 pub(super) struct GzipEncoder {
-    deflate: Compress,
+    deflate: Compressor,
 }
 
 impl GzipEncoder {
-    pub(super) fn new(level: u32) -> Self {
-        GzipEncoder { deflate: Compress::new(Compression::new(level), false) }
+    /// An encoder of level 1 to 9.
+    pub(super) fn new(level: u32) -> Result<Self> {
+        let level = CompressionLvl::new(i32::try_from(level).unwrap_or(0))
+            .map_err(|_| Error::usage(format_args!("level {level} is not one of gzip's")))?;
+        Ok(GzipEncoder { deflate: Compressor::new(level) })
     }
 }
 
-/// Most bytes that deflate makes of this many; zlib's own bound is far below.
+/// Most bytes that deflate makes of a member: what cannot be compressed is stored, in blocks with 5 bytes around each.
 fn most_deflated(len: usize) -> usize {
-    len + len / 8 + (64 << 10)
+    len + len / 1000 + 64
 }
 
 /// Header and trailer of a member.
@@ -41,22 +44,16 @@ impl Encoder for GzipEncoder {
         for member in input.chunks(MEMBER) {
             output[at..at + HEADER.len()].copy_from_slice(&HEADER);
             at += HEADER.len();
-            self.deflate.reset();
-            // The same room for the same content: where deflate runs out of room can show in the bytes it makes, and how
-            // large a reused buffer has become is chance.
-            let room = at..at + most_deflated(member.len());
-            let status = self
+            let room = &mut output[at..at + most_deflated(member.len())];
+            at += self
                 .deflate
-                .compress(member, &mut output[room], FlushCompress::Finish)
-                .map_err(|e| Error::failed("deflate failed").caused_by(e))?;
-            if status != Status::StreamEnd {
-                return Err(Error::failed("deflate made more than it may"));
-            }
-            at += usize::try_from(self.deflate.total_out()).unwrap_or(usize::MAX);
+                .deflate_compress(member, room)
+                .map_err(|_| Error::failed("deflate made more than it may"))?;
             let mut crc = Crc::new();
             crc.update(member);
+            let len = u32::try_from(member.len()).map_err(|_| Error::failed("a gzip member is too long"))?;
             output[at..at + 4].copy_from_slice(&crc.sum().to_le_bytes());
-            output[at + 4..at + 8].copy_from_slice(&crc.amount().to_le_bytes());
+            output[at + 4..at + 8].copy_from_slice(&len.to_le_bytes());
             at += 8;
         }
         Ok(at)
@@ -136,9 +133,9 @@ mod tests {
                 out.truncate(len);
                 out
             };
-            let mut used = GzipEncoder::new(level);
+            let mut used = GzipEncoder::new(level).unwrap();
             for input in [&text[..], &noise(1, 100), &noise(large as u32, large), &incompressible] {
-                let fresh = block(&mut GzipEncoder::new(level), input, 0);
+                let fresh = block(&mut GzipEncoder::new(level).unwrap(), input, 0);
                 for room in [0, 100_000, 1 << 20, 8 << 20] {
                     let again = block(&mut used, input, room);
                     assert!(again == fresh, "level {level}, {} bytes, room for {room}", input.len());

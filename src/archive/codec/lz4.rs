@@ -18,7 +18,7 @@ use std::io::{self, Read};
 
 use twox_hash::XxHash32;
 
-use super::{Decode, Encoder};
+use super::{Decode, Encoder, RUN};
 use crate::error::{Error, Result};
 
 const MAGIC: u32 = 0x184d_2204;
@@ -193,11 +193,12 @@ impl<R: Read> Lz4Decoder<R> {
         }))
     }
 
-    /// Decodes the next block that is not empty into `out`; false at the end of all frames.
-    fn next_block(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
+    /// Decodes the next block to this place in `out`, which grows as is needed. Returns its length, or `None` at the end
+    /// of all frames.
+    fn next_block(&mut self, out: &mut Vec<u8>, at: usize) -> io::Result<Option<usize>> {
         loop {
             let Some(mut frame) = self.frame.take() else {
-                let Some(magic) = self.word()? else { return Ok(false) };
+                let Some(magic) = self.word()? else { return Ok(None) };
                 self.frame = self.open(magic)?;
                 self.history.clear();
                 continue;
@@ -205,7 +206,7 @@ impl<R: Read> Lz4Decoder<R> {
             let word = match self.word()? {
                 Some(word) => word,
                 // A legacy frame has no end mark: it ends with the input.
-                None if frame.legacy => return Ok(false),
+                None if frame.legacy => return Ok(None),
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
             };
             if frame.legacy && (is_magic(word) || super::is_skippable(word)) {
@@ -216,11 +217,9 @@ impl<R: Read> Lz4Decoder<R> {
                 self.close(frame)?;
                 continue;
             }
-            self.decode_block(&mut frame, word, out)?;
+            let len = self.decode_block(&mut frame, word, out, at)?;
             self.frame = Some(frame);
-            if !out.is_empty() {
-                return Ok(true);
-            }
+            return Ok(Some(len));
         }
     }
 
@@ -236,7 +235,7 @@ impl<R: Read> Lz4Decoder<R> {
         Ok(())
     }
 
-    fn decode_block(&mut self, frame: &mut Frame, word: u32, out: &mut Vec<u8>) -> io::Result<()> {
+    fn decode_block(&mut self, frame: &mut Frame, word: u32, out: &mut Vec<u8>, at: usize) -> io::Result<usize> {
         let stored = !frame.legacy && word & STORED != 0;
         let len = (if frame.legacy { word } else { word & !STORED }) as usize;
         let most = if frame.legacy { lz4_flex::block::get_maximum_output_size(LEGACY_BLOCK) } else { frame.block_max };
@@ -248,7 +247,10 @@ impl<R: Read> Lz4Decoder<R> {
         if frame.block_checksum && self.needed_word()? != XxHash32::oneshot(0, &self.packed) {
             return Err(bad("wrong block checksum"));
         }
-        out.resize(frame.block_max, 0);
+        if out.len() < at + frame.block_max {
+            out.resize(at + frame.block_max, 0);
+        }
+        let out = &mut out[at..at + frame.block_max];
         let unpacked = if stored {
             out[..len].copy_from_slice(&self.packed);
             len
@@ -258,13 +260,12 @@ impl<R: Read> Lz4Decoder<R> {
             lz4_flex::block::decompress_into_with_dict(&self.packed, out, &self.history)
                 .map_err(|e| bad(&e.to_string()))?
         };
-        out.truncate(unpacked);
+        let content = &out[..unpacked];
         if !frame.independent {
-            let kept = WINDOW.saturating_sub(out.len()).min(self.history.len());
+            let kept = WINDOW.saturating_sub(unpacked).min(self.history.len());
             self.history.drain(..self.history.len() - kept);
-            self.history.extend_from_slice(&out[out.len().saturating_sub(WINDOW)..]);
+            self.history.extend_from_slice(&content[unpacked.saturating_sub(WINDOW)..]);
         }
-        let content = out.as_slice();
         if let Some(hash) = &mut frame.content_hash {
             hash.write(content);
         }
@@ -273,17 +274,27 @@ impl<R: Read> Lz4Decoder<R> {
                 .checked_sub(content.len() as u64)
                 .ok_or_else(|| bad("the content is longer than the frame says"))?;
         }
-        Ok(())
+        Ok(unpacked)
     }
 }
 
 impl<R: Read + Send> Decode for Lz4Decoder<R> {
     fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        if self.ended || !self.next_block(out).inspect_err(|_| out.clear())? {
-            self.ended = true;
-            out.clear();
+        let mut have = 0;
+        let mut result = Ok(());
+        // Small blocks are gathered, and `out` keeps its length meanwhile: bytes once made need not be zeroed again.
+        while have < RUN && !self.ended {
+            match self.next_block(out, have) {
+                Ok(Some(len)) => have += len,
+                Ok(None) => self.ended = true,
+                Err(error) => {
+                    self.ended = true;
+                    result = Err(error);
+                }
+            }
         }
-        Ok(())
+        out.truncate(have);
+        result
     }
 }
 

@@ -9,14 +9,14 @@
 //!
 //! Blocks are independent, so they are compressed in parallel and the bytes do not depend on the number of threads.
 
+mod content;
 mod gzip;
 mod lz4;
-mod readahead;
 mod zst;
 
 use std::io::{self, Read};
 
-pub use readahead::ReadAhead;
+pub use content::{Content, Piece};
 
 use crate::artifact::Format;
 use crate::error::{Class, Error, Result, from_io};
@@ -55,7 +55,7 @@ impl Codec {
         };
         let codec = match format {
             Format::TarGz => Codec::Gzip(level_of("gzip", 1..=9, 6)?.unsigned_abs()),
-            Format::TarZst => Codec::Zstd(level_of("zstd", 1..=19, 3)?),
+            Format::TarZst => Codec::Zstd(level_of("zstd", 1..=19, zst::DEFAULT_LEVEL)?),
             Format::TarLz4 | Format::Tar | Format::Plain => {
                 if level.is_some() {
                     return Err(Error::usage("only .tar.gz and .tar.zst have compression levels")
@@ -88,7 +88,7 @@ impl Codec {
     pub fn encoder(self) -> Result<Option<Box<dyn Encoder>>> {
         Ok(match self {
             Codec::None => None,
-            Codec::Gzip(level) => Some(Box::new(gzip::GzipEncoder::new(level))),
+            Codec::Gzip(level) => Some(Box::new(gzip::GzipEncoder::new(level)?)),
             Codec::Lz4 => Some(Box::new(lz4::Lz4Encoder::new())),
             Codec::Zstd(level) => Some(Box::new(zst::ZstdEncoder::new(level)?)),
         })
@@ -124,36 +124,18 @@ impl Framing {
     }
 }
 
-/// Decompresses on one thread.
+/// Reads or decompresses on one thread.
 pub trait Decode: Send {
-    /// Replaces what is in `out` with the next run of content, as long as is convenient; empty at the end. On an error
-    /// `out` holds what was read before it.
+    /// Replaces what is in `out` with the next run of content, of at least [`RUN`] bytes unless it is the last; empty at
+    /// the end. On an error `out` holds what was read before it.
     fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
-}
-
-/// The content of an archive.
-pub enum Decoded {
-    /// It was not compressed.
-    Plain(Box<dyn Read + Send>),
-    /// Decompressing it is worth a thread of its own.
-    Compressed(Box<dyn Decode>),
-}
-
-impl Decoded {
-    /// A reader of the content, decompressed ahead of it.
-    pub fn reader(self) -> Box<dyn Read + Send> {
-        match self {
-            Decoded::Plain(reader) => reader,
-            Decoded::Compressed(decoder) => Box::new(ReadAhead::new(decoder)),
-        }
-    }
 }
 
 /// Undoes whatever compression the bytes show, told by their first bytes and not by a name.
 ///
 /// Reads several members or frames in sequence, and skippable frames. The end of the result has been checked: a cut or
 /// changed stream ends in an error of class [`Class::Damaged`], inside the [`io::Error`].
-pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Decoded> {
+pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Content> {
     let mut head = [0u8; 4];
     let mut have = 0;
     while have < head.len() {
@@ -177,16 +159,16 @@ pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Decoded> {
         }
         // Skippable frames may open an LZ4 or a zstd stream; the frame after them decides.
         Some(magic) if is_skippable(magic) => return skippable_then(input),
-        _ => return Ok(Decoded::Plain(input)),
+        _ => Box::new(Streamed(input)),
     };
-    Ok(Decoded::Compressed(decoder))
+    Ok(Content::new(decoder))
 }
 
 fn is_skippable(magic: u32) -> bool {
     magic & 0xffff_fff0 == 0x184d_2a50
 }
 
-fn skippable_then(mut input: Box<dyn Read + Send>) -> Result<Decoded> {
+fn skippable_then(mut input: Box<dyn Read + Send>) -> Result<Content> {
     let mut head = [0u8; 8];
     let cut = |e: io::Error| match e.kind() {
         io::ErrorKind::UnexpectedEof => Error::damaged("truncated inside a skippable frame"),
@@ -201,10 +183,10 @@ fn skippable_then(mut input: Box<dyn Read + Send>) -> Result<Decoded> {
     decode(input)
 }
 
-/// Content of a decoder that is a reader comes in runs of this size.
-const RUN: usize = 512 << 10;
+/// Least length of a run of content, and the length of those of a decoder that is a reader.
+pub const RUN: usize = 512 << 10;
 
-/// A decoder that is a reader.
+/// A reader, of uncompressed content or of a decoder's.
 struct Streamed<R>(R);
 
 impl<R: Read + Send> Decode for Streamed<R> {
@@ -284,7 +266,7 @@ mod tests {
 
     fn decoded(data: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        decode(Box::new(io::Cursor::new(data))).map_err(io::Error::from)?.reader().read_to_end(&mut out)?;
+        decode(Box::new(io::Cursor::new(data))).map_err(io::Error::from)?.read_to_end(&mut out)?;
         Ok(out)
     }
 

@@ -3,10 +3,11 @@
 //! A stream must end with a zero block; one that just stops is truncated. Sizes and lengths are bounded before anything
 //! is allocated. Names are bytes and are not judged here: [`crate::archive::tree`] does that.
 
-use std::io::{BufRead, ErrorKind};
+use std::io::{BufRead, ErrorKind, Read};
 
 use super::sparse::{self, Extent};
 use super::{BLOCK, padded};
+use crate::archive::codec::{Content, Piece};
 use crate::error::{Error, Result, from_io};
 use crate::text::Shown;
 
@@ -47,7 +48,7 @@ pub struct Member {
     pub mtime_nanos: u32,
     /// Size of the file once unpacked.
     pub size: u64,
-    /// Bytes of content stored in the archive, to be read with [`TarReader::read_exact`].
+    /// Bytes of content stored in the archive, to be taken with [`TarReader::take`].
     pub stored: u64,
     /// Where the stored bytes belong when the file is sparse.
     pub extents: Option<Vec<Extent>>,
@@ -56,9 +57,8 @@ pub struct Member {
 }
 
 /// Reads members one after another.
-#[derive(Debug)]
-pub struct TarReader<R> {
-    input: R,
+pub struct TarReader {
+    input: Content,
     /// Bytes taken from the input.
     offset: u64,
     /// Bytes of the current member's content not read yet.
@@ -81,9 +81,9 @@ struct Pax {
     sparse: sparse::PaxSparse,
 }
 
-impl<R: BufRead> TarReader<R> {
+impl TarReader {
     /// A reader at the start of a stream.
-    pub fn new(input: R) -> Self {
+    pub fn new(input: Content) -> Self {
         TarReader { input, offset: 0, content_left: 0, padding: 0, current: Vec::new(), global: Pax::default() }
     }
 
@@ -148,8 +148,22 @@ impl<R: BufRead> TarReader<R> {
         }
     }
 
+    /// Takes the next of the current member's content: at most so many bytes, and at least one while there are any.
+    pub fn take(&mut self, most: usize) -> Result<Piece> {
+        let most = usize::try_from(self.content_left).unwrap_or(usize::MAX).min(most);
+        match self.input.piece(most) {
+            Ok(Some(piece)) => {
+                self.offset += piece.len() as u64;
+                self.content_left -= piece.len() as u64;
+                Ok(piece)
+            }
+            Ok(None) => Err(self.truncated()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
     /// Reads exactly this much of the current member's content.
-    pub fn read_exact(&mut self, buf: &mut [u8]) -> Result<()> {
+    fn read_exact(&mut self, buf: &mut [u8]) -> Result<()> {
         debug_assert!(buf.len() as u64 <= self.content_left);
         self.input.read_exact(buf).map_err(|e| self.failed(e))?;
         self.offset += buf.len() as u64;
