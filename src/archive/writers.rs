@@ -11,7 +11,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::codec::{Content, Piece, RUN};
+use super::codec::{Content, Piece};
 use super::tar::Extent;
 use super::tree::{Attributes, NewFile, umask};
 use crate::context::Context;
@@ -25,7 +25,9 @@ const BATCH_FILES: usize = 256;
 const BATCH_FOLDERS: usize = 8;
 /// ... or pieces of this many buffers: those that wait to be handed out must leave some to decode into.
 const BATCH_BUFFERS: usize = 3;
-const _: () = assert!(BATCH_BUFFERS + RUN.div_ceil(Writers::SMALL as usize) < Content::BUFFERS / 2);
+const _: () = assert!(BATCH_BUFFERS + SMALL_BUFFERS <= Content::BUFFERS / 2);
+/// A small file in pieces of more buffers than this is copied together instead.
+const SMALL_BUFFERS: usize = 2;
 /// Batches that may wait for each writer.
 const WAITING: usize = 4;
 /// Content of a large file travels in pieces of at most this size.
@@ -189,8 +191,22 @@ impl Writers<'_> {
         while left > 0 {
             let piece = take(left)?;
             left -= piece.len();
-            batch.buffers += usize::from(batch.pieces.last().is_none_or(|last| !last.shares_buffer(&piece)));
-            batch.pieces.push(piece);
+            if batch.pieces.len() - before < SMALL_BUFFERS {
+                batch.buffers += usize::from(batch.pieces.last().is_none_or(|last| !last.shares_buffer(&piece)));
+                batch.pieces.push(piece);
+                continue;
+            }
+            // Buffers so small would be used up before the file is complete.
+            let mut whole = Vec::with_capacity(len);
+            batch.pieces.drain(before..).for_each(|piece| whole.extend_from_slice(&piece));
+            whole.extend_from_slice(&piece);
+            drop(piece);
+            while left > 0 {
+                let piece = take(left)?;
+                left -= piece.len();
+                whole.extend_from_slice(&piece);
+            }
+            batch.pieces.push(Piece::from(whole));
         }
         batch.bytes += len;
         batch.paths.extend_from_slice(path);

@@ -14,11 +14,13 @@
 //! Read besides: linked blocks, block checksums, content size, dictionaries refused, skippable and legacy frames.
 
 use std::hash::Hasher as _;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use twox_hash::XxHash32;
 
-use super::{Decode, Encoder, RUN};
+use super::Encoder;
+use super::decode::{Check, Decode, RUN, Step, is_skippable, read_word, skip_frame};
 use crate::error::{Error, Result};
 
 const MAGIC: u32 = 0x184d_2204;
@@ -91,70 +93,154 @@ impl Encoder for Lz4Encoder {
     }
 }
 
-/// Frames in sequence, a block at a time.
+/// Frames in sequence. Independent blocks are unpacked side by side; linked ones need what came before.
 pub(super) struct Lz4Decoder<R> {
     input: R,
-    frame: Option<Frame>,
+    frame: Option<Arc<Frame>>,
+    /// A magic that was read where a legacy frame might have gone on.
+    magic: Option<u32>,
+    /// What comes after the blocks given last: the end of their frame, or what was wrong behind them.
+    then: Option<io::Result<Step>>,
     /// The last bytes decoded of this frame, at most [`WINDOW`], when its blocks are linked.
     history: Vec<u8>,
-    packed: Vec<u8>,
-    ended: bool,
 }
 
 struct Frame {
     legacy: bool,
     independent: bool,
     block_checksum: bool,
-    content_hash: Option<XxHash32>,
-    content_left: Option<u64>,
     block_max: usize,
+    content: Mutex<ContentCheck>,
+}
+
+/// What a frame says about its content as a whole.
+struct ContentCheck {
+    hash: Option<XxHash32>,
+    left: Option<u64>,
+}
+
+/// A block as it stands in the packed bytes.
+struct Block {
+    len: usize,
+    stored: bool,
+    checksum: Option<u32>,
+}
+
+/// What comes next in a frame.
+enum Next {
+    Block(Block),
+    End(Step),
+}
+
+impl Frame {
+    /// Sees content, in order.
+    fn see(&self, content: &[u8]) -> io::Result<()> {
+        let mut check = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hash) = &mut check.hash {
+            hash.write(content);
+        }
+        if let Some(left) = &mut check.left {
+            *left = left
+                .checked_sub(content.len() as u64)
+                .ok_or_else(|| bad("the content is longer than the frame says"))?;
+        }
+        Ok(())
+    }
+
+    /// The step at the end: compares what was seen with the frame's checksum and length.
+    fn end(self: Arc<Self>, checksum: Option<u32>) -> Step {
+        Step::Content(Some(Box::new(move |_| {
+            let check = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+            if checksum.is_some() && check.hash.as_ref().map(XxHash32::finish_32) != checksum {
+                return Err(bad("wrong content checksum"));
+            }
+            if check.left.is_some_and(|left| left != 0) {
+                return Err(bad("the content is shorter than the frame says"));
+            }
+            Ok(())
+        })))
+    }
+
+    /// Unpacks blocks that follow each other. `history` are the bytes before the first, when they may refer to them.
+    fn unpack(
+        &self,
+        blocks: &[Block],
+        packed: &[u8],
+        out: &mut Vec<u8>,
+        mut history: Option<&mut Vec<u8>>,
+    ) -> io::Result<()> {
+        let mut rest = packed;
+        let mut at = 0;
+        for block in blocks {
+            let (packed, after) = rest.split_at(block.len);
+            rest = after;
+            if block.checksum.is_some_and(|checksum| checksum != XxHash32::oneshot(0, packed)) {
+                return Err(bad("wrong block checksum"));
+            }
+            if out.len() < at + self.block_max {
+                out.resize(at + self.block_max, 0);
+            }
+            let room = &mut out[at..at + self.block_max];
+            let before = history.as_deref().map_or(&[][..], Vec::as_slice);
+            let len = if block.stored {
+                room[..packed.len()].copy_from_slice(packed);
+                packed.len()
+            } else if before.is_empty() {
+                lz4_flex::block::decompress_into(packed, room).map_err(|e| bad(&e.to_string()))?
+            } else {
+                lz4_flex::block::decompress_into_with_dict(packed, room, before).map_err(|e| bad(&e.to_string()))?
+            };
+            if let Some(history) = history.as_deref_mut() {
+                let kept = WINDOW.saturating_sub(len).min(history.len());
+                history.drain(..history.len() - kept);
+                history.extend_from_slice(&room[len.saturating_sub(WINDOW)..len]);
+            }
+            at += len;
+        }
+        out.truncate(at);
+        Ok(())
+    }
 }
 
 impl<R: Read> Lz4Decoder<R> {
     pub(super) fn new(input: R) -> Self {
-        Lz4Decoder { input, frame: None, history: Vec::new(), packed: Vec::new(), ended: false }
-    }
-
-    /// Reads a little-endian word; `None` at the end of the input.
-    fn word(&mut self) -> io::Result<Option<u32>> {
-        let mut bytes = [0u8; 4];
-        let mut have = 0;
-        while have < 4 {
-            match self.input.read(&mut bytes[have..]) {
-                Ok(0) if have == 0 => return Ok(None),
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => have += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(Some(u32::from_le_bytes(bytes)))
+        Lz4Decoder { input, frame: None, magic: None, then: None, history: Vec::new() }
     }
 
     fn needed_word(&mut self) -> io::Result<u32> {
-        self.word()?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        read_word(&mut self.input)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
     }
 
-    /// Opens the frame that this magic begins; `None` for a skipped one.
-    fn open(&mut self, magic: u32) -> io::Result<Option<Frame>> {
-        if super::is_skippable(magic) {
-            let len = u64::from(self.needed_word()?);
-            let skipped = io::copy(&mut self.input.by_ref().take(len), &mut io::sink())?;
-            return if skipped == len { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+    /// Opens the next frame, skipping what is to be skipped; `None` at the end of the input.
+    fn open(&mut self) -> io::Result<Option<Arc<Frame>>> {
+        loop {
+            let magic = match self.magic.take() {
+                Some(magic) => magic,
+                None => match read_word(&mut self.input)? {
+                    Some(magic) => magic,
+                    None => return Ok(None),
+                },
+            };
+            if is_skippable(magic) {
+                skip_frame(&mut self.input)?;
+                continue;
+            }
+            self.history.clear();
+            return match magic {
+                MAGIC => self.header().map(|frame| Some(Arc::new(frame))),
+                LEGACY_MAGIC => Ok(Some(Arc::new(Frame {
+                    legacy: true,
+                    independent: true,
+                    block_checksum: false,
+                    block_max: LEGACY_BLOCK,
+                    content: Mutex::new(ContentCheck { hash: None, left: None }),
+                }))),
+                _ => Err(bad("what follows the frame is no LZ4 frame")),
+            };
         }
-        if magic == LEGACY_MAGIC {
-            return Ok(Some(Frame {
-                legacy: true,
-                independent: true,
-                block_checksum: false,
-                content_hash: None,
-                content_left: None,
-                block_max: LEGACY_BLOCK,
-            }));
-        }
-        if magic != MAGIC {
-            return Err(bad("what follows the frame is no LZ4 frame"));
-        }
+    }
+
+    fn header(&mut self) -> io::Result<Frame> {
         let mut descriptor = vec![0u8; 2];
         self.input.read_exact(&mut descriptor)?;
         let (flags, sizes) = (descriptor[0], descriptor[1]);
@@ -168,12 +254,12 @@ impl<R: Read> Lz4Decoder<R> {
             7 => 4 << 20,
             _ => return Err(bad("unknown block size")),
         };
-        let mut content_left = None;
+        let mut left = None;
         if flags & 8 != 0 {
             let mut size = [0u8; 8];
             self.input.read_exact(&mut size)?;
             descriptor.extend_from_slice(&size);
-            content_left = Some(u64::from_le_bytes(size));
+            left = Some(u64::from_le_bytes(size));
         }
         if flags & 1 != 0 {
             return Err(bad("the frame needs a dictionary"));
@@ -183,118 +269,95 @@ impl<R: Read> Lz4Decoder<R> {
         if checksum[0] != header_checksum(&descriptor) {
             return Err(bad("wrong frame header checksum"));
         }
-        Ok(Some(Frame {
+        let hash = (flags & 4 != 0).then(|| XxHash32::with_seed(0));
+        Ok(Frame {
             legacy: false,
             independent: flags & 0x20 != 0,
             block_checksum: flags & 0x10 != 0,
-            content_hash: (flags & 4 != 0).then(|| XxHash32::with_seed(0)),
-            content_left,
             block_max,
-        }))
+            content: Mutex::new(ContentCheck { hash, left }),
+        })
     }
 
-    /// Decodes the next block to this place in `out`, which grows as is needed. Returns its length, or `None` at the end
-    /// of all frames.
-    fn next_block(&mut self, out: &mut Vec<u8>, at: usize) -> io::Result<Option<usize>> {
-        loop {
-            let Some(mut frame) = self.frame.take() else {
-                let Some(magic) = self.word()? else { return Ok(None) };
-                self.frame = self.open(magic)?;
-                self.history.clear();
-                continue;
-            };
-            let word = match self.word()? {
-                Some(word) => word,
-                // A legacy frame has no end mark: it ends with the input.
-                None if frame.legacy => return Ok(None),
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            };
-            if frame.legacy && (is_magic(word) || super::is_skippable(word)) {
-                self.frame = self.open(word)?;
-                continue;
-            }
-            if word == 0 && !frame.legacy {
-                self.close(frame)?;
-                continue;
-            }
-            let len = self.decode_block(&mut frame, word, out, at)?;
-            self.frame = Some(frame);
-            return Ok(Some(len));
+    /// Appends the next block to the packed bytes, or reads what ends the frame: the step for it.
+    fn block(&mut self, frame: &Arc<Frame>, packed: &mut Vec<u8>) -> io::Result<Next> {
+        let word = match read_word(&mut self.input)? {
+            Some(word) => word,
+            // A legacy frame has no end mark: it ends with the input, or where another frame begins.
+            None if frame.legacy => return Ok(Next::End(Arc::clone(frame).end(None))),
+            None => return Err(ErrorKind::UnexpectedEof.into()),
+        };
+        if frame.legacy && (is_magic(word) || is_skippable(word)) {
+            self.magic = Some(word);
+            return Ok(Next::End(Arc::clone(frame).end(None)));
         }
-    }
-
-    fn close(&mut self, frame: Frame) -> io::Result<()> {
-        if let Some(hash) = frame.content_hash
-            && self.needed_word()? != hash.finish_32()
-        {
-            return Err(bad("wrong content checksum"));
+        if word == 0 && !frame.legacy {
+            let has_checksum = frame.content.lock().unwrap_or_else(PoisonError::into_inner).hash.is_some();
+            let checksum = if has_checksum { Some(self.needed_word()?) } else { None };
+            return Ok(Next::End(Arc::clone(frame).end(checksum)));
         }
-        if frame.content_left.is_some_and(|left| left != 0) {
-            return Err(bad("the content is shorter than the frame says"));
-        }
-        Ok(())
-    }
-
-    fn decode_block(&mut self, frame: &mut Frame, word: u32, out: &mut Vec<u8>, at: usize) -> io::Result<usize> {
         let stored = !frame.legacy && word & STORED != 0;
         let len = (if frame.legacy { word } else { word & !STORED }) as usize;
         let most = if frame.legacy { lz4_flex::block::get_maximum_output_size(LEGACY_BLOCK) } else { frame.block_max };
         if len > most {
             return Err(bad("a block is larger than the frame allows"));
         }
-        self.packed.resize(len, 0);
-        self.input.read_exact(&mut self.packed)?;
-        if frame.block_checksum && self.needed_word()? != XxHash32::oneshot(0, &self.packed) {
-            return Err(bad("wrong block checksum"));
+        packed.reserve(len);
+        if (&mut self.input).take(len as u64).read_to_end(packed)? < len {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
-        if out.len() < at + frame.block_max {
-            out.resize(at + frame.block_max, 0);
+        let checksum = if frame.block_checksum { Some(self.needed_word()?) } else { None };
+        Ok(Next::Block(Block { len, stored, checksum }))
+    }
+
+    /// The next step: blocks of one frame that make up about a run of content, or one that is larger; or its end.
+    fn step(&mut self, out: &mut Vec<u8>, packed: &mut Vec<u8>) -> io::Result<Step> {
+        if let Some(then) = self.then.take() {
+            out.clear();
+            return then;
         }
-        let out = &mut out[at..at + frame.block_max];
-        let unpacked = if stored {
-            out[..len].copy_from_slice(&self.packed);
-            len
-        } else if self.history.is_empty() {
-            lz4_flex::block::decompress_into(&self.packed, out).map_err(|e| bad(&e.to_string()))?
-        } else {
-            lz4_flex::block::decompress_into_with_dict(&self.packed, out, &self.history)
-                .map_err(|e| bad(&e.to_string()))?
-        };
-        let content = &out[..unpacked];
-        if !frame.independent {
-            let kept = WINDOW.saturating_sub(unpacked).min(self.history.len());
-            self.history.drain(..self.history.len() - kept);
-            self.history.extend_from_slice(&content[unpacked.saturating_sub(WINDOW)..]);
+        if self.frame.is_none() {
+            self.frame = self.open()?;
         }
-        if let Some(hash) = &mut frame.content_hash {
-            hash.write(content);
+        let Some(frame) = self.frame.clone() else { return Ok(Step::End) };
+        packed.clear();
+        let mut blocks = Vec::new();
+        while blocks.is_empty() || (blocks.len() + 1) * frame.block_max <= RUN {
+            match self.block(&frame, packed) {
+                Ok(Next::Block(block)) => blocks.push(block),
+                Ok(Next::End(end)) => {
+                    self.frame = None;
+                    self.then = Some(Ok(end));
+                    break;
+                }
+                Err(error) => {
+                    self.then = Some(Err(error));
+                    break;
+                }
+            }
         }
-        if let Some(left) = &mut frame.content_left {
-            *left = left
-                .checked_sub(content.len() as u64)
-                .ok_or_else(|| bad("the content is longer than the frame says"))?;
+        if blocks.is_empty() {
+            out.clear();
+            return self.then.take().unwrap_or(Ok(Step::End));
         }
-        Ok(unpacked)
+        let seen = Arc::clone(&frame);
+        let see: Check = Box::new(move |content| seen.see(content));
+        if frame.independent {
+            let unpack = move |packed: &[u8], out: &mut Vec<u8>| frame.unpack(&blocks, packed, out, None);
+            return Ok(Step::Packed(Box::new(unpack), Some(see)));
+        }
+        frame.unpack(&blocks, packed, out, Some(&mut self.history))?;
+        Ok(Step::Content(Some(see)))
     }
 }
 
 impl<R: Read + Send> Decode for Lz4Decoder<R> {
-    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        let mut have = 0;
-        let mut result = Ok(());
-        // Small blocks are gathered, and `out` keeps its length meanwhile: bytes once made need not be zeroed again.
-        while have < RUN && !self.ended {
-            match self.next_block(out, have) {
-                Ok(Some(len)) => have += len,
-                Ok(None) => self.ended = true,
-                Err(error) => {
-                    self.ended = true;
-                    result = Err(error);
-                }
-            }
-        }
-        out.truncate(have);
-        result
+    fn in_parallel(&self) -> bool {
+        true
+    }
+
+    fn next(&mut self, out: &mut Vec<u8>, packed: &mut Vec<u8>) -> io::Result<Step> {
+        self.step(out, packed).inspect_err(|_| out.clear())
     }
 }
 

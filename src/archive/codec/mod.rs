@@ -10,16 +10,16 @@
 //! Blocks are independent, so they are compressed in parallel and the bytes do not depend on the number of threads.
 
 mod content;
+mod decode;
 mod gzip;
 mod lz4;
 mod zst;
 
-use std::io::{self, Read};
-
 pub use content::{Content, Piece};
+pub use decode::decode;
 
 use crate::artifact::Format;
-use crate::error::{Class, Error, Result, from_io};
+use crate::error::{Error, Result};
 
 /// Compresses blocks on one thread.
 pub trait Encoder: Send {
@@ -124,119 +124,12 @@ impl Framing {
     }
 }
 
-/// Reads or decompresses on one thread.
-pub trait Decode: Send {
-    /// Replaces what is in `out` with the next run of content, of at least [`RUN`] bytes unless it is the last; empty at
-    /// the end. On an error `out` holds what was read before it.
-    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
-}
-
-/// Undoes whatever compression the bytes show, told by their first bytes and not by a name.
-///
-/// Reads several members or frames in sequence, and skippable frames. The end of the result has been checked: a cut or
-/// changed stream ends in an error of class [`Class::Damaged`], inside the [`io::Error`].
-pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Content> {
-    let mut head = [0u8; 4];
-    let mut have = 0;
-    while have < head.len() {
-        match input.read(&mut head[have..]) {
-            Ok(0) => break,
-            Ok(n) => have += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(from_io("cannot read the archive", e)),
-        }
-    }
-    let head = &head[..have];
-    let input: Box<dyn Read + Send> = Box::new(io::Cursor::new(head.to_vec()).chain(input));
-    let magic = <[u8; 4]>::try_from(head).map(u32::from_le_bytes).ok();
-    let decoder: Box<dyn Decode> = match magic {
-        _ if head.starts_with(&[0x1f, 0x8b]) => {
-            Box::new(Checked { inner: Streamed(gzip::GzipDecoder::new(input)), what: "gzip" })
-        }
-        Some(magic) if lz4::is_magic(magic) => Box::new(Checked { inner: lz4::Lz4Decoder::new(input), what: "LZ4" }),
-        Some(magic) if zst::is_magic(magic) => {
-            Box::new(Checked { inner: Streamed(zst::decoder(input)?), what: "zstd" })
-        }
-        // Skippable frames may open an LZ4 or a zstd stream; the frame after them decides.
-        Some(magic) if is_skippable(magic) => return skippable_then(input),
-        _ => Box::new(Streamed(input)),
-    };
-    Ok(Content::new(decoder))
-}
-
-fn is_skippable(magic: u32) -> bool {
-    magic & 0xffff_fff0 == 0x184d_2a50
-}
-
-fn skippable_then(mut input: Box<dyn Read + Send>) -> Result<Content> {
-    let mut head = [0u8; 8];
-    let cut = |e: io::Error| match e.kind() {
-        io::ErrorKind::UnexpectedEof => Error::damaged("truncated inside a skippable frame"),
-        _ => from_io("cannot read the archive", e),
-    };
-    input.read_exact(&mut head).map_err(cut)?;
-    let len = u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
-    let skipped = io::copy(&mut input.by_ref().take(len), &mut io::sink()).map_err(cut)?;
-    if skipped < len {
-        return Err(Error::damaged("truncated inside a skippable frame"));
-    }
-    decode(input)
-}
-
-/// Least length of a run of content, and the length of those of a decoder that is a reader.
-pub const RUN: usize = 512 << 10;
-
-/// A reader, of uncompressed content or of a decoder's.
-struct Streamed<R>(R);
-
-impl<R: Read + Send> Decode for Streamed<R> {
-    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        out.resize(RUN, 0);
-        let mut have = 0;
-        let result = loop {
-            if have == RUN {
-                break Ok(());
-            }
-            match self.0.read(&mut out[have..]) {
-                Ok(0) => break Ok(()),
-                Ok(n) => have += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => break Err(e),
-            }
-        };
-        out.truncate(have);
-        result
-    }
-}
-
-/// Gives a decoder's own complaints the class "damaged", and leaves errors of the source below it alone.
-struct Checked<D> {
-    inner: D,
-    what: &'static str,
-}
-
-impl<D: Decode> Decode for Checked<D> {
-    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        self.inner.next(out).map_err(|error| {
-            let ours = error.get_ref().is_some_and(|inner| inner.is::<Error>());
-            if ours || error.raw_os_error().is_some() {
-                return error;
-            }
-            let what = self.what;
-            match error.kind() {
-                io::ErrorKind::UnexpectedEof => Error::damaged(format_args!("the {what} data is truncated")).into(),
-                _ => {
-                    let why = error.to_string();
-                    Error::new(Class::Damaged, format_args!("the {what} data is damaged")).caused_by(why).into()
-                }
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Read};
+
     use super::*;
+    use crate::error::{Class, from_io};
 
     const FORMATS: [Format; 4] = [Format::Tar, Format::TarGz, Format::TarLz4, Format::TarZst];
 
@@ -316,6 +209,69 @@ mod tests {
         assert!(decoded(padded).unwrap() == a, "zeros after gzip are padding");
         let garbage = [encode(Format::TarGz, &a), b"garbage".to_vec()].concat();
         assert_eq!(from_io("", decoded(garbage).unwrap_err()).class(), Class::Damaged);
+    }
+
+    /// An LZ4 frame of blocks of these lengths, stored when there is nothing to gain, in a frame of 64 KiB blocks.
+    fn lz4_frame(data: &[u8], block: usize) -> Vec<u8> {
+        use std::hash::Hasher as _;
+        let mut frame = vec![0x04, 0x22, 0x4d, 0x18, 0x64, 0x40, 0];
+        frame[6] = twox_hash::XxHash32::oneshot(0, &frame[4..6]).to_le_bytes()[1];
+        for part in data.chunks(block) {
+            frame.extend((part.len() as u32 | 1 << 31).to_le_bytes());
+            frame.extend(part);
+        }
+        let mut hash = twox_hash::XxHash32::with_seed(0);
+        hash.write(data);
+        frame.extend(0u32.to_le_bytes());
+        frame.extend(hash.finish_32().to_le_bytes());
+        frame
+    }
+
+    #[test]
+    fn units_of_any_size_come_out_in_order() {
+        let data = sample(1_500_000);
+        let skip = [0x5a, 0x2a, 0x4d, 0x18, 0, 0, 0, 0];
+        let unsized_frames = |len: usize| -> Vec<u8> {
+            data.chunks(len).flat_map(|part| zstd::stream::encode_all(part, 1).unwrap()).collect()
+        };
+        let sized_frames = |len: usize| -> Vec<u8> {
+            data.chunks(len).flat_map(|part| [&skip[..], &zstd::bulk::compress(part, 1).unwrap()].concat()).collect()
+        };
+        let streams = [
+            ("one-byte LZ4 blocks", lz4_frame(&data[..3000], 1), 3000),
+            ("small LZ4 blocks", lz4_frame(&data, 10_000), data.len()),
+            ("LZ4 frames", data.chunks(7000).flat_map(|part| lz4_frame(part, 100)).collect(), data.len()),
+            ("an empty LZ4 frame between", [lz4_frame(b"", 1), lz4_frame(&data, 65_536)].concat(), data.len()),
+            ("zstd frames without sizes", unsized_frames(9000), data.len()),
+            ("one zstd frame", unsized_frames(usize::MAX), data.len()),
+            ("small zstd frames", sized_frames(300), data.len()),
+            ("zstd frames of both kinds", [sized_frames(90_000), unsized_frames(400_000)].concat(), 2 * data.len()),
+            ("many skippable frames", [skip.repeat(200_000), sized_frames(1_000_000)].concat(), data.len()),
+        ];
+        let twice = [data.clone(), data.clone()].concat();
+        for (what, stream, len) in streams {
+            assert!(decoded(stream.clone()).unwrap() == twice[..len], "{what}");
+            for keep in [stream.len() - 1, stream.len() * 2 / 3, stream.len() / 2] {
+                let mut out = Vec::new();
+                let result = decode(Box::new(io::Cursor::new(stream[..keep].to_vec())))
+                    .and_then(|mut content| content.read_to_end(&mut out).map_err(|e| from_io("", e)));
+                assert!(twice.starts_with(&out), "{what} cut at {keep}: what came before is not right");
+                // A cut between frames looks like the end.
+                if let Err(error) = result {
+                    assert_eq!(error.class(), Class::Damaged, "{what} cut at {keep}: {}", error.chain());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_drops_the_content_early_waits_for_nobody() {
+        for format in FORMATS {
+            let mut content = decode(Box::new(io::Cursor::new(encode(format, &sample(30 << 20))))).unwrap();
+            let piece = content.piece(10).unwrap().unwrap();
+            drop(content);
+            assert_eq!(piece[..], sample(10)[..]);
+        }
     }
 
     #[test]
