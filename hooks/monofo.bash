@@ -130,6 +130,13 @@ monofo_attempt() {
   trap ':' INT TERM
   "$monofo_binary" hook "$1" </dev/null || status=$?
   trap - INT TERM
+  # The binary itself never ends with these two: they are the shell's.
+  if [[ "$status" == 126 || "$status" == 127 ]]; then
+    monofo_say "^^^ +++"
+    monofo_say "$2: $monofo_binary (found by $monofo_how) cannot be run on this machine"
+    monofo_say "hint: it must be monofo, built for this system and processor ($HOSTTYPE, $OSTYPE); replace or remove it"
+    status=2
+  fi
   return "$status"
 }
 

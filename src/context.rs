@@ -6,12 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::cancel::Cancel;
 
 /// Stops and counts a piece of work. Clones share both.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Context {
     /// Asks the engine to stop.
     pub cancel: Cancel,
     /// Where the engine counts what it has done so far.
     pub progress: Progress,
+    /// How many pieces of work like this one share the machine: each then takes less memory and fewer threads.
+    pub at_once: usize,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Context { cancel: Cancel::default(), progress: Progress::default(), at_once: 1 }
+    }
 }
 
 /// How far the work is, for whoever draws it. Clones share the counters.

@@ -115,9 +115,25 @@ impl Error {
         self.0.class
     }
 
-    /// What the user can do next.
+    /// What the user can do next: the hint that was given, or what helps with most errors of this kind.
     pub fn next_step(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+        self.0.hint.as_deref().or_else(|| self.usual_step())
+    }
+
+    fn usual_step(&self) -> Option<&'static str> {
+        let causes = std::iter::successors(self.source(), |error: &&(dyn StdError + 'static)| (*error).source());
+        match causes.filter_map(|error| error.downcast_ref::<io::Error>()).last().map(io::Error::kind) {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Some("free some space there, and run it again")
+            }
+            Some(io::ErrorKind::PermissionDenied) => Some("check who may read and write there, and as whom this runs"),
+            Some(io::ErrorKind::ReadOnlyFilesystem) => Some("that file system takes no writes: use another folder"),
+            Some(io::ErrorKind::NotFound) => Some("check the path"),
+            _ if self.class() == Class::Damaged => {
+                Some("it was cut or changed since it was made: make and upload it again, then look at how it travelled")
+            }
+            _ => None,
+        }
     }
 
     /// The message and all its causes, joined by `: `, on one line.

@@ -55,7 +55,7 @@ impl Location {
         let Some(text) = raw.to_str() else {
             return Ok(Location::Folder(PathBuf::from(raw)));
         };
-        if text == "agent" {
+        if text.eq_ignore_ascii_case("agent") {
             return Ok(Location::Agent);
         }
         let Some((scheme, rest)) = text.split_once("://") else {

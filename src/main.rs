@@ -9,11 +9,15 @@ use monofo::cancel::Cancel;
 use monofo::cli::Cli;
 use monofo::commands;
 use monofo::env::Env;
+use monofo::error::Class;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(wrong) => return usage(&wrong),
+    };
     allow_open_files();
     let env = Env::of_process();
     let cancel = Cancel::new();
@@ -21,6 +25,20 @@ fn main() -> ExitCode {
     let statuses = [SIGINT, SIGTERM].map(|signal| (signal, commands::status_when_stopped(&cli.command, &env, signal)));
     stop_on_signal(&cancel, grace, statuses);
     ExitCode::from(commands::run(cli, &env, &cancel))
+}
+
+/// Prints what is wrong with the command line, or the help that was asked for. Returns the status to exit with. Whoever
+/// asked for JSON gets a document all the same.
+fn usage(wrong: &clap::Error) -> ExitCode {
+    let is_error = wrong.use_stderr();
+    if is_error && std::env::args_os().any(|argument| argument == "--json") {
+        let text = wrong.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        commands::usage_as_json(message);
+    }
+    // A closed stream leaves nobody to tell.
+    let _ = wrong.print();
+    if is_error { ExitCode::from(Class::Usage.exit_status()) } else { ExitCode::SUCCESS }
 }
 
 /// Takes as many open files as the system grants: unpacking several artifacts at once holds many folders open.

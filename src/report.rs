@@ -25,6 +25,7 @@ use serde_json::Value;
 pub use self::bar::Watch;
 use self::line::clean;
 use self::summary::Summary;
+pub use self::summary::describe;
 use crate::engine::{Outcome, Progress};
 use crate::env::Env;
 use crate::error::Error;

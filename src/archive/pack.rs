@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::codec::{Codec, Encoder};
 use super::tar::layout::{Layout, Part};
 use super::tar::read::check_is_tar;
-use crate::collect::{Entry, FileSet, Kind};
+use crate::collect::{Entry, FileSet, Kind, stamp};
 use crate::context::Context;
 use crate::error::{Class, Error, Result, from_io};
 use crate::text::Shown;
@@ -321,6 +321,8 @@ pub(crate) fn check_unchanged(file: &OwnedFd, files: &FileSet, entry: &Entry) ->
 fn same_time(stat: &Stat, entry: &Entry) -> bool {
     i128::from(stat.st_mtime) == i128::from(entry.mtime)
         && i128::from(stat.st_mtime_nsec) == i128::from(entry.mtime_nanos)
+        // Only where both are known: see there.
+        && stamp(stat).zip(entry.stamp).is_none_or(|(now, then)| now == then)
 }
 
 fn changed(name: &[u8], how: &str) -> Error {

@@ -14,11 +14,13 @@ pub struct SafePath(Vec<u8>);
 impl SafePath {
     /// Judges a path. `.` parts and doubled or trailing slashes are dropped; anything that leads elsewhere is refused.
     pub fn new(path: &[u8]) -> Result<Self> {
+        let refused = |why: &str| Error::refused(format_args!("entry `{}` {why}", Shown(path)));
         let refuse = |why: &str| {
-            Err(Error::refused(format_args!("entry `{}` {why}", Shown(path))).hint(
+            Err(refused(why).hint(
                 "the archive tries to write outside its folder, and nothing of this entry was written: do not trust it",
             ))
         };
+        let too_long = |why: &str| Err(refused(why).hint("no file system here takes such a name: shorten it"));
         if path.first() == Some(&b'/') {
             return refuse("has an absolute name");
         }
@@ -26,14 +28,14 @@ impl SafePath {
             return refuse("has a NUL byte in its name");
         }
         if path.len() > LONGEST {
-            return refuse("has a name longer than 4096 bytes");
+            return too_long("has a name longer than 4096 bytes");
         }
         let mut clean = Vec::with_capacity(path.len());
         for part in path.split(|byte| *byte == b'/') {
             match part {
                 b"" | b"." => {}
                 b".." => return refuse("has `..` in its name"),
-                part if part.len() > LONGEST_PART => return refuse("has a part longer than 255 bytes in its name"),
+                part if part.len() > LONGEST_PART => return too_long("has a part longer than 255 bytes in its name"),
                 part => {
                     if !clean.is_empty() {
                         clean.push(b'/');
@@ -53,6 +55,11 @@ impl SafePath {
     /// Whether this is the folder itself.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether this lies below a folder.
+    pub fn is_below(&self, folder: &SafePath) -> bool {
+        self.0.strip_prefix(folder.as_bytes()).is_some_and(|rest| folder.is_root() || rest.starts_with(b"/"))
     }
 
     /// The folder's path (empty for the root) and the last part.

@@ -6,7 +6,7 @@
 //! Files are made with `O_EXCL` after what was there has been unlinked: nothing existing is ever written through.
 
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,12 +50,35 @@ impl Attributes {
     }
 }
 
+/// An open folder to make things in.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    /// Whether it has a default ACL, which the kernel applies to new files in place of the umask.
+    has_acl: bool,
+}
+
+impl Folder {
+    fn new(fd: OwnedFd) -> Arc<Self> {
+        // One byte is too short for it, which tells as much as its value.
+        let looked = rustix::fs::fgetxattr(&fd, c"system.posix_acl_default", &mut [0u8; 1]);
+        let has_acl = matches!(looked, Ok(_) | Err(Errno::RANGE));
+        Arc::new(Folder { fd, has_acl })
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// A folder held open, and a path of open folders below it: entries come folder by folder, so most need no new handle.
 #[derive(Debug)]
 pub struct Tree {
-    root: Arc<OwnedFd>,
+    root: Arc<Folder>,
     /// Folders from below the root down to the last one used; those below [`KEPT_OPEN`] but the last are closed.
-    open: Vec<(Vec<u8>, Option<Arc<OwnedFd>>)>,
+    open: Vec<(Vec<u8>, Option<Arc<Folder>>)>,
 }
 
 /// What to do with a folder on the way that does not exist.
@@ -73,7 +96,7 @@ impl Tree {
         std::fs::create_dir_all(path).or_fail(|| format!("cannot make the folder `{}`", Shown::path(path)))?;
         let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .or_fail(|| format!("cannot open the folder `{}`", Shown::path(path)))?;
-        Ok(Tree { root: Arc::new(root), open: Vec::new() })
+        Ok(Tree { root: Folder::new(root), open: Vec::new() })
     }
 
     /// The tree that starts at a folder below, which is made when it is missing. A link on the way is refused.
@@ -82,12 +105,12 @@ impl Tree {
     }
 
     /// A handle of a folder below, which is made when it is missing. A link in the way is refused.
-    pub fn folder(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>> {
+    pub fn folder(&mut self, path: &[u8]) -> Result<Arc<Folder>> {
         self.reach(path, Missing::Make)?.ok_or_else(|| Error::failed("a folder that was made is missing"))
     }
 
     /// A handle of a folder below; `None` when something on the way is missing or no folder.
-    fn reach(&mut self, path: &[u8], missing: Missing) -> Result<Option<Arc<OwnedFd>>> {
+    fn reach(&mut self, path: &[u8], missing: Missing) -> Result<Option<Arc<Folder>>> {
         if path.is_empty() {
             return Ok(Some(Arc::clone(&self.root)));
         }
@@ -105,7 +128,7 @@ impl Tree {
             {
                 *parent = None;
             }
-            self.open.push((part.to_vec(), Some(Arc::new(fd))));
+            self.open.push((part.to_vec(), Some(Folder::new(fd))));
         }
         Ok(self.open.last().and_then(|(_, fd)| fd.clone()))
     }
@@ -172,7 +195,7 @@ impl Tree {
         Err(Errno::EXIST).or_fail(doing)
     }
 
-    /// Makes a second name of a regular file below, replacing a file or link that is there.
+    /// Makes a second name of a regular file or symbolic link below, replacing a file or link that is there.
     pub fn hard_link(&mut self, path: &SafePath, target: &SafePath) -> Result<()> {
         let shown = || Shown(path.as_bytes()).to_string();
         let (from_folder, from) = target.split();
@@ -185,10 +208,11 @@ impl Tree {
         };
         let Some(source) = self.reach(from_folder, Missing::Tell)? else { return Err(missing()) };
         match rustix::fs::statat(&source, from, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+            // A second name of a symbolic link is made without following it, and leads no further than the first.
+            Ok(stat) if matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Symlink) => {}
             Ok(_) => {
                 return Err(Error::refused(format_args!(
-                    "entry `{}` is a hard link to `{}`, which is no regular file",
+                    "entry `{}` is a hard link to `{}`, which is neither a file nor a link",
                     shown(),
                     Shown(target.as_bytes())
                 )));
@@ -204,7 +228,7 @@ impl Tree {
 }
 
 /// Opens a folder in a folder. When it is to be made, a file in the way is replaced; a link never is.
-fn enter(parent: &OwnedFd, name: &[u8], path: &[u8], missing: Missing) -> Result<Option<OwnedFd>> {
+fn enter(parent: &Folder, name: &[u8], path: &[u8], missing: Missing) -> Result<Option<OwnedFd>> {
     if matches!(name, b"" | b"." | b"..") {
         // No `SafePath` has such a part, but what is reached through here must not depend on that.
         return Err(Error::refused(format_args!("entry `{}` has the part `{}` in its name", Shown(path), Shown(name))));
@@ -251,7 +275,7 @@ fn enter(parent: &OwnedFd, name: &[u8], path: &[u8], missing: Missing) -> Result
 
 /// Makes something under a name; when the name is taken, unlinks what is there first. A folder is not taken away.
 fn replacing<T>(
-    folder: &OwnedFd,
+    folder: &Folder,
     name: &[u8],
     path: &[u8],
     make: impl Fn() -> rustix::io::Result<T>,
@@ -276,12 +300,12 @@ fn replacing<T>(
     Err(Error::new(Class::Changed, format_args!("`{}` keeps changing while it is unpacked", Shown(path))))
 }
 
-fn is_dir(folder: &OwnedFd, name: &[u8]) -> bool {
+fn is_dir(folder: &Folder, name: &[u8]) -> bool {
     rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
-fn own(fd: &OwnedFd, attributes: Attributes) -> rustix::io::Result<()> {
+fn own(fd: &Folder, attributes: Attributes) -> rustix::io::Result<()> {
     match attributes.owner {
         Some((uid, gid)) => rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
         None => Ok(()),
@@ -290,7 +314,7 @@ fn own(fd: &OwnedFd, attributes: Attributes) -> rustix::io::Result<()> {
 
 /// A file being written. Dropped before [`NewFile::finish`], it is removed again.
 pub struct NewFile<'a> {
-    folder: &'a OwnedFd,
+    folder: &'a Folder,
     name: &'a [u8],
     path: &'a [u8],
     file: std::fs::File,
@@ -300,7 +324,7 @@ pub struct NewFile<'a> {
 
 impl<'a> NewFile<'a> {
     /// Makes a file in an open folder, unlinking a file or link that is there. `path` is for errors.
-    pub fn create(folder: &'a OwnedFd, path: &'a [u8], name: &'a [u8], attributes: Attributes) -> Result<Self> {
+    pub fn create(folder: &'a Folder, path: &'a [u8], name: &'a [u8], attributes: Attributes) -> Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode((attributes.mode & 0o777) as _);
         let fd = replacing(folder, name, path, || rustix::fs::openat(folder, name, flags, mode))?
@@ -340,7 +364,7 @@ impl<'a> NewFile<'a> {
         if let Some((uid, gid)) = self.attributes.owner {
             rustix::fs::fchown(&self.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
-        if permissions & (umask | 0o1000) != 0 || self.attributes.owner.is_some() {
+        if permissions & (umask | 0o1000) != 0 || self.attributes.owner.is_some() || self.folder.has_acl {
             rustix::fs::fchmod(&self.file, Mode::from_raw_mode(permissions as _))?;
         }
         rustix::fs::futimens(&self.file, &self.attributes.times())?;
@@ -359,7 +383,7 @@ impl Drop for NewFile<'_> {
 
 /// A file under a temporary name beside its place. Dropped before [`Staged::publish`], it is removed again.
 pub struct Staged {
-    folder: Arc<OwnedFd>,
+    folder: Arc<Folder>,
     staging: Option<String>,
     name: Vec<u8>,
     file: std::fs::File,

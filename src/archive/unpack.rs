@@ -44,6 +44,7 @@ pub fn unpack(input: Content, tree: Tree, into: &Path, same_owner: bool, context
             writers,
             seen: Seen::default(),
             dirs: Vec::new(),
+            dir_bytes: 0,
             links: Vec::new(),
             link_bytes: 0,
             leading_out: 0,
@@ -67,6 +68,9 @@ pub fn unpack(input: Content, tree: Tree, into: &Path, same_owner: bool, context
 /// Hard links wait for their targets until their names take this much memory.
 const MOST_LINK_BYTES: usize = 8 << 20;
 
+/// Folders wait for the end until their names take this much memory; then those that the archive has left are finished.
+const MOST_DIR_BYTES: usize = 32 << 20;
+
 struct Unpacker<'a, 'w> {
     reader: TarReader,
     tree: Tree,
@@ -74,6 +78,7 @@ struct Unpacker<'a, 'w> {
     seen: Seen,
     /// Folders whose mode and time are set at the end.
     dirs: Vec<(SafePath, Attributes)>,
+    dir_bytes: usize,
     /// Hard links whose target may still be in the hands of a writer.
     links: Vec<(SafePath, SafePath)>,
     link_bytes: usize,
@@ -102,7 +107,7 @@ impl Unpacker<'_, '_> {
             self.member(&path, member)?;
         }
         self.settle()?;
-        self.finish_dirs()?;
+        self.finish_dirs(None)?;
         if self.leading_out > 0 {
             self.done.warnings.push(links_warning(self.leading_out));
         }
@@ -115,7 +120,12 @@ impl Unpacker<'_, '_> {
             MemberKind::Dir => {
                 self.done.folders += 1;
                 self.tree.make_dir(path)?;
+                self.dir_bytes += path.as_bytes().len() + size_of::<(SafePath, Attributes)>();
                 self.dirs.push((path.clone(), attributes));
+                if self.dir_bytes > MOST_DIR_BYTES {
+                    self.settle()?;
+                    self.finish_dirs(Some(path))?;
+                }
                 return Ok(());
             }
             MemberKind::File => self.file(path, &member, attributes)?,
@@ -179,18 +189,25 @@ impl Unpacker<'_, '_> {
         self.writers.settle()?;
         self.link_bytes = 0;
         for (path, target) in self.links.drain(..) {
+            self.context.cancel.check()?;
             self.tree.hard_link(&path, &target)?;
         }
         Ok(())
     }
 
-    fn finish_dirs(&mut self) -> Result<()> {
-        let mut dirs = std::mem::take(&mut self.dirs);
+    /// Sets mode and time of folders; of all but this one and those above it, while more may come into them.
+    fn finish_dirs(&mut self, but: Option<&SafePath>) -> Result<()> {
+        let still_open = |path: &SafePath| but.is_some_and(|but| but == path || but.is_below(path));
+        let (open, mut dirs): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.dirs).into_iter().partition(|(path, _)| still_open(path));
+        self.dir_bytes = 0;
+        self.dirs = open;
         // Below before above: a folder may lose its owner's rights. Of the same folder twice, the later counts.
         dirs.reverse();
         dirs.sort_by(|(a, _), (b, _)| b.as_bytes().cmp(a.as_bytes()));
         dirs.dedup_by(|(a, _), (b, _)| a == b);
         for (path, attributes) in dirs {
+            self.context.cancel.check()?;
             self.tree.finish_dir(&path, attributes)?;
         }
         Ok(())

@@ -4,7 +4,6 @@
 //! own, since two writers on one inode are no faster. Content is never copied: what travels are pieces of the buffers it
 //! was decoded into, and the number of those bounds the memory. Queues are bounded too, and with them open folders.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -13,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::codec::{Content, Piece};
 use super::tar::Extent;
-use super::tree::{Attributes, NewFile, umask};
+use super::tree::{Attributes, Folder, NewFile, umask};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -24,8 +23,8 @@ const BATCH_FILES: usize = 256;
 /// Each folder of a batch is an open file, and a process may have no more than 1,024 of them.
 const BATCH_FOLDERS: usize = 8;
 /// ... or pieces of this many buffers: those that wait to be handed out must leave some to decode into.
-const BATCH_BUFFERS: usize = 3;
-const _: () = assert!(BATCH_BUFFERS + SMALL_BUFFERS <= Content::BUFFERS / 2);
+const BATCH_BUFFERS: usize = 2;
+const _: () = assert!(BATCH_BUFFERS - 1 + SMALL_BUFFERS <= Content::MAY_KEEP);
 /// A small file in pieces of more buffers than this is copied together instead.
 const SMALL_BUFFERS: usize = 2;
 /// Batches that may wait for each writer.
@@ -46,7 +45,7 @@ struct Batch {
 }
 
 struct Small {
-    folder: Arc<OwnedFd>,
+    folder: Arc<Folder>,
     path_len: usize,
     name_len: usize,
     /// How many of the batch's pieces are its content.
@@ -55,7 +54,7 @@ struct Small {
 }
 
 struct Large {
-    folder: Arc<OwnedFd>,
+    folder: Arc<Folder>,
     path: Vec<u8>,
     name_len: usize,
     attributes: Attributes,
@@ -170,7 +169,7 @@ impl Writers<'_> {
     /// Hands over a small file; `take` gives its content, at most so many bytes at a time.
     pub(super) fn small(
         &mut self,
-        folder: &Arc<OwnedFd>,
+        folder: &Arc<Folder>,
         path: &[u8],
         name_len: usize,
         attributes: Attributes,
@@ -224,7 +223,7 @@ impl Writers<'_> {
     /// Hands over a large file, whose content follows through [`LargeFile::fill`].
     pub(super) fn large(
         &mut self,
-        folder: &Arc<OwnedFd>,
+        folder: &Arc<Folder>,
         path: &[u8],
         name_len: usize,
         attributes: Attributes,

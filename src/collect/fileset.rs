@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::thread;
 
 use crate::error::{Error, Result};
@@ -31,6 +32,8 @@ pub struct Entry {
     pub mode: u16,
     /// What it is.
     pub kind: Kind,
+    /// When the status changed last, see [`stamp`](super::stamp).
+    pub stamp: Option<NonZeroU32>,
     /// Modification time, nanoseconds part.
     pub mtime_nanos: u32,
     /// Modification time, whole seconds since 1970, rounded down.
@@ -69,6 +72,8 @@ pub(super) struct Status {
     pub(super) mode: u16,
     pub(super) mtime: i64,
     pub(super) mtime_nanos: u32,
+    /// See [`Entry::stamp`].
+    pub(super) stamp: Option<NonZeroU32>,
     pub(super) size: u64,
     pub(super) text: Option<Box<[u8]>>,
     /// Device and inode, for files with several names.
@@ -76,13 +81,30 @@ pub(super) struct Status {
 }
 
 impl FileSet {
+    /// An empty set whose arena of names begins with these bytes, so that a long list is not held twice.
+    pub(super) fn over(names: Vec<u8>) -> Self {
+        FileSet { names, ..FileSet::default() }
+    }
+
+    /// The first so many bytes of the arena.
+    pub(super) fn arena(&self, len: usize) -> &[u8] {
+        &self.names[..len]
+    }
+
+    /// The name that these bytes of the arena are.
+    pub(super) fn name_at(range: std::ops::Range<usize>) -> Result<Name> {
+        let start = u32::try_from(range.start)
+            .map_err(|_| Error::failed("the names of all selected files take more than 4 GiB"))?;
+        let len = u16::try_from(range.len()).map_err(|_| Error::failed("a path is longer than 65,535 bytes"))?;
+        Ok(Name { start, len })
+    }
+
     /// Stores a name.
     pub(super) fn add_name(&mut self, name: &[u8]) -> Result<Name> {
-        let start = u32::try_from(self.names.len())
-            .map_err(|_| Error::failed("the names of all selected files take more than 4 GiB"))?;
-        let len = u16::try_from(name.len()).map_err(|_| Error::failed("a path is longer than 65,535 bytes"))?;
+        let start = self.names.len();
+        let stored = Self::name_at(start..start + name.len())?;
         self.names.extend_from_slice(name);
-        Ok(Name { start, len })
+        Ok(stored)
     }
 
     /// The bytes of a stored name.
@@ -107,6 +129,7 @@ impl FileSet {
             name_len: name.len,
             mode: status.mode,
             kind: status.kind,
+            stamp: status.stamp,
             mtime_nanos: status.mtime_nanos,
             mtime: status.mtime,
             size: status.size,

@@ -1,7 +1,12 @@
 //! Lists of paths: bytes separated by newlines or NULs, to names relative to the root.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::text::Shown;
+
+/// Longest path, in bytes: the kernel's limit.
+const LONGEST: usize = 4095;
 
 /// Resolves `.` and `..` in a path as text. An empty result is the starting folder itself.
 ///
@@ -43,42 +48,51 @@ fn is_plain(path: &[u8]) -> bool {
     !start
 }
 
-/// A path of a list.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Listed<'a> {
-    /// As it stands in the list.
-    pub(super) written: &'a [u8],
-    /// Resolved; empty for the root itself.
-    pub(super) path: std::borrow::Cow<'a, [u8]>,
-    /// Line of the list, or number of the item when separated by NULs, from 1.
-    pub(super) line: usize,
+/// Walks over the items of a list, without holding it: `(where it stands, its line or number from 1)`. Empty items are
+/// passed over.
+#[derive(Debug)]
+pub(super) struct Items {
+    separator: u8,
+    at: usize,
+    number: usize,
 }
 
-/// Splits a list. Empty lines are passed over; a bad path is an error naming it and its line.
-pub(super) fn parse<'a>(
-    list: &'a [u8],
-    null_separated: bool,
-    origin: &'a str,
-) -> impl Iterator<Item = Result<Listed<'a>>> {
-    let separator = if null_separated { 0 } else { b'\n' };
-    list.split(move |byte| *byte == separator).enumerate().filter(|(_, path)| !path.is_empty()).map(
-        move |(index, written)| {
-            let line = index + 1;
-            if is_plain(written) {
-                return Ok(Listed { written, path: written.into(), line });
+impl Items {
+    /// From the start of a list that is separated by NULs or by newlines.
+    pub(super) fn new(null_separated: bool) -> Self {
+        Items { separator: if null_separated { 0 } else { b'\n' }, at: 0, number: 0 }
+    }
+
+    /// The next item of this list.
+    pub(super) fn next(&mut self, list: &[u8]) -> Option<(Range<usize>, usize)> {
+        while self.at < list.len() {
+            let start = self.at;
+            let len = list[start..].iter().position(|byte| *byte == self.separator).unwrap_or(list.len() - start);
+            self.at = start + len + 1;
+            self.number += 1;
+            if len > 0 {
+                return Some((start..start + len, self.number));
             }
-            let path = relative(written).map_err(|why| {
-                let error =
-                    Error::refused(format_args!("{}: `{}` {why}", at(origin, null_separated, line), Shown(written)));
-                if !null_separated && written.contains(&0) {
-                    error.hint("the list is separated by NUL bytes: add --null (in a pipeline, `null: true`)")
-                } else {
-                    error.hint("list paths relative to the working directory and below it")
-                }
-            })?;
-            Ok(Listed { written, path: path.into(), line })
-        },
-    )
+        }
+        None
+    }
+}
+
+/// An item as a path from the root, empty for the root itself; `None` when it is one as it stands. A bad path is an error
+/// naming it and its line.
+pub(super) fn resolve(written: &[u8], null_separated: bool, origin: &str, number: usize) -> Result<Option<Vec<u8>>> {
+    let plain = is_plain(written);
+    let path = if plain { Ok(None) } else { relative(written).map(Some) };
+    let longest = path.as_ref().map_or(0, |path| path.as_ref().map_or(written.len(), Vec::len));
+    let path = if longest > LONGEST { Err("is longer than 4095 bytes, the most that a path can have") } else { path };
+    path.map_err(|why| {
+        let error = Error::refused(format_args!("{}: `{}` {why}", at(origin, null_separated, number), Shown(written)));
+        if !null_separated && written.contains(&0) {
+            error.hint("the list is separated by NUL bytes: add --null (in a pipeline, `null: true`)")
+        } else {
+            error.hint("list paths relative to the working directory and below it")
+        }
+    })
 }
 
 /// `files.list, line 3` or `files.list, item 3`.
@@ -113,19 +127,34 @@ mod tests {
         }
     }
 
+    /// All paths of a list, or the first error.
+    fn paths(list: &[u8], null_separated: bool) -> Result<Vec<Vec<u8>>> {
+        let mut items = Items::new(null_separated);
+        std::iter::from_fn(|| items.next(list))
+            .map(|(range, number)| {
+                let written = &list[range];
+                Ok(resolve(written, null_separated, "files.list", number)?.unwrap_or_else(|| written.to_vec()))
+            })
+            .collect()
+    }
+
     #[test]
     fn a_bad_path_is_named_with_its_line() {
-        let error = parse(b"ok\n\n../bad\n", false, "files.list").find_map(Result::err).unwrap();
+        let error = paths(b"ok\n\n../bad\n", false).unwrap_err();
         assert_eq!(error.to_string(), "files.list, line 3: `../bad` leads out of the working directory");
         assert_eq!(error.class(), Class::Refused);
-        let error = parse(b"a\0b\0", false, "files.list").find_map(Result::err).unwrap();
+        let error = paths(b"a\0b\0", false).unwrap_err();
         assert!(error.next_step().unwrap().contains("--null"));
+        for long in ["a/".repeat(40_000), "x".repeat(70_000)] {
+            let error = paths(format!("ok\n{long}\n").as_bytes(), false).unwrap_err();
+            assert!(error.to_string().starts_with("files.list, line 2: `"), "{error}");
+        }
     }
 
     #[test]
     fn names_are_bytes() {
-        let list = b"new\nline\0-dash\0\xff\xfe\0";
-        let names: Vec<_> = parse(list, true, "l").map(|listed| listed.unwrap().path.into_owned()).collect();
-        assert_eq!(names, [&b"new\nline"[..], b"-dash", b"\xff\xfe"]);
+        let list = b"new\nline\0-dash\0./\xff\xfe\0\0.";
+        assert_eq!(paths(list, true).unwrap(), [&b"new\nline"[..], b"-dash", b"\xff\xfe", b""]);
+        assert_eq!(paths(b"", false).unwrap(), [b""; 0]);
     }
 }

@@ -13,3 +13,4 @@ mod stat;
 pub use fileset::{Entry, FileSet, Kind, leads_out, links_warning};
 pub use globs::Globs;
 pub use select::{Selected, Source, select};
+pub use stat::stamp;

@@ -26,7 +26,7 @@ pub struct Source<'a> {
     /// Patterns that select, and those that take out (of the list too).
     pub globs: &'a Globs,
     /// The bytes of a list of paths, and what to call it in errors.
-    pub list: Option<(&'a [u8], &'a str)>,
+    pub list: Option<(Vec<u8>, String)>,
     /// Whether the list is separated by NULs.
     pub null_separated: bool,
 }
@@ -44,7 +44,8 @@ pub struct Selected {
 ///
 /// A bad or missing path, an unreadable folder or a path through a symbolic link is an error that names it; a glob
 /// without a match is a warning.
-pub fn select(source: &Source<'_>, cancel: &Cancel) -> Result<Selected> {
+pub fn select(mut source: Source<'_>, cancel: &Cancel) -> Result<Selected> {
+    let list = source.list.take();
     let root = rustix::fs::open(source.root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| {
             let class = if matches!(errno, Errno::NOENT | Errno::NOTDIR) { Class::Usage } else { Class::Failed };
@@ -52,8 +53,12 @@ pub fn select(source: &Source<'_>, cancel: &Cancel) -> Result<Selected> {
             Error::new(class, format_args!("cannot open the working directory `{shown}`"))
                 .caused_by(std::io::Error::from(errno))
         })?;
+    if rustix::fs::fstat(&root).is_ok_and(|stat| stat.st_nlink == 0) {
+        return Err(Error::failed("the working directory was deleted")
+            .hint("do not remove the folder that the step works in, or make it again"));
+    }
     let mut selecting = Selecting {
-        source,
+        source: &source,
         root: root.as_fd(),
         cancel,
         set: FileSet::default(),
@@ -62,7 +67,9 @@ pub fn select(source: &Source<'_>, cancel: &Cancel) -> Result<Selected> {
         specials: 0,
         warnings: Vec::new(),
     };
-    selecting.listed()?;
+    if let Some((list, origin)) = list {
+        selecting.listed(list, &origin)?;
+    }
     selecting.globbed()?;
     selecting.stat_found()?;
     selecting.add_parents()?;
@@ -70,6 +77,9 @@ pub fn select(source: &Source<'_>, cancel: &Cancel) -> Result<Selected> {
     selecting.say_specials();
     Ok(Selected { files: selecting.set, warnings: selecting.warnings })
 }
+
+/// So many names are looked at together: enough for all cores, few enough for what is learned to be small.
+const LOOKED_AT: usize = 1 << 16;
 
 struct Selecting<'a> {
     source: &'a Source<'a>,
@@ -85,35 +95,32 @@ struct Selecting<'a> {
 }
 
 impl Selecting<'_> {
-    fn listed(&mut self) -> Result<()> {
-        let Some((bytes, origin)) = self.source.list else { return Ok(()) };
+    fn listed(&mut self, list: Vec<u8>, origin: &str) -> Result<()> {
         let null = self.source.null_separated;
-        let mut names = Vec::new();
-        let mut lines = Vec::new();
-        let mut whole_root = false;
-        for listed in list::parse(bytes, null, origin) {
-            let listed = listed?;
-            if listed.path.is_empty() {
-                whole_root = true;
-            } else if !self.source.globs.is_excluded_below(&listed.path) {
-                names.push(self.set.add_name(&listed.path)?);
-                lines.push(u32::try_from(listed.line).unwrap_or(u32::MAX));
-            }
-        }
-        self.cancel.check()?;
+        let len = list.len();
+        self.set = FileSet::over(list);
+        let mut items = list::Items::new(null);
         let mut folders = Vec::new();
-        for ((name, line), found) in names.iter().zip(lines).zip(stat::look_at(self.root, &self.set, &names)) {
-            match found {
-                Found::Entry(status) => {
-                    if status.kind == Kind::Dir {
-                        folders.push(*name);
-                    }
-                    self.set.add(*name, status);
-                }
-                Found::Special => self.note_special(*name),
-                Found::Unreadable(errno) => {
-                    return Err(self.unreadable_line(*name, errno, &list::at(origin, null, line as usize), bytes));
-                }
+        let mut whole_root = false;
+        let mut names = Vec::new();
+        loop {
+            let item = items.next(self.set.arena(len));
+            if item.is_none() || names.len() == LOOKED_AT {
+                self.cancel.check()?;
+                self.add_listed(&mut names, &mut folders, origin, len)?;
+            }
+            let Some((range, number)) = item else { break };
+            let written = &self.set.arena(len)[range.clone()];
+            let resolved = list::resolve(written, null, origin, number)?;
+            let path = resolved.as_deref().unwrap_or(written);
+            if path.is_empty() {
+                whole_root = true;
+            } else if !self.source.globs.is_excluded_below(path) {
+                let name = match &resolved {
+                    Some(path) => self.set.add_name(path)?,
+                    None => FileSet::name_at(range)?,
+                };
+                names.push((name, number));
             }
         }
         if whole_root {
@@ -127,6 +134,33 @@ impl Selecting<'_> {
             if !inside && !whole_root {
                 self.walk_all(folder)?;
                 last = Some(folder);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at listed names and takes them; folders among them are noted too.
+    fn add_listed(
+        &mut self,
+        listed: &mut Vec<(Name, usize)>,
+        folders: &mut Vec<Name>,
+        origin: &str,
+        list_len: usize,
+    ) -> Result<()> {
+        let names: Vec<Name> = listed.iter().map(|(name, _)| *name).collect();
+        for ((name, number), found) in listed.drain(..).zip(stat::look_at(self.root, &self.set, &names)) {
+            match found {
+                Found::Entry(status) => {
+                    if status.kind == Kind::Dir {
+                        folders.push(name);
+                    }
+                    self.set.add(name, status);
+                }
+                Found::Special => self.note_special(name),
+                Found::Unreadable(errno) => {
+                    let place = list::at(origin, self.source.null_separated, number);
+                    return Err(self.unreadable_line(name, errno, &place, self.set.arena(list_len)));
+                }
             }
         }
         Ok(())
@@ -195,6 +229,10 @@ impl Selecting<'_> {
                 if is_dir {
                     walk.skip_current_dir();
                 }
+                // A pattern that found something was not mistyped, also when all of it is taken out again.
+                if !unmatched.is_empty() {
+                    globs.is_included(path, unmatched);
+                }
                 continue;
             }
             whole = whole.filter(|depth| entry.depth() > *depth);
@@ -235,7 +273,7 @@ impl Selecting<'_> {
     }
 
     fn add_all(&mut self, names: &[Name]) -> Result<()> {
-        for part in names.chunks(1 << 16) {
+        for part in names.chunks(LOOKED_AT) {
             self.cancel.check()?;
             for (name, found) in part.iter().zip(stat::look_at(self.root, &self.set, part)) {
                 match found {

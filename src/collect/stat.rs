@@ -1,5 +1,6 @@
 //! `lstat` for many names at once, relative to an open folder.
 
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
@@ -62,6 +63,18 @@ fn look(root: BorrowedFd<'_>, name: &[u8]) -> Found {
     Found::Entry(status(&stat, kind, text))
 }
 
+/// The time of the last change of a file's status, mixed into four bytes; `None` for a file with several names, whose time
+/// changes whenever another name comes or goes. Unlike the modification time, nobody can set it back, and a file that
+/// took another's place has one of its own.
+pub fn stamp(stat: &Stat) -> Option<NonZeroU32> {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "mixed, not counted with")]
+    let mixed = {
+        let time = (stat.st_ctime as u64).wrapping_mul(1_000_000_007).wrapping_add(stat.st_ctime_nsec as u64);
+        (time ^ time >> 32) as u32
+    };
+    if stat.st_nlink > 1 { None } else { Some(NonZeroU32::new(mixed).unwrap_or(NonZeroU32::MIN)) }
+}
+
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -74,6 +87,7 @@ fn status(stat: &Stat, kind: Kind, text: Option<Box<[u8]>>) -> Status {
         mode: (stat.st_mode & 0o7777) as u16,
         mtime: stat.st_mtime,
         mtime_nanos: stat.st_mtime_nsec as u32,
+        stamp: stamp(stat),
         size: if kind == Kind::File { stat.st_size as u64 } else { 0 },
         text,
         inode: several_names.then_some((stat.st_dev, stat.st_ino)),

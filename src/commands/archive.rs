@@ -35,7 +35,8 @@ impl Commands<'_> {
                 .tempfile_in(folder)
                 .or_fail(making)?;
             let (content_bytes, artifact_bytes) =
-                engine::deflate(input, format, deflate.level, staged.as_file_mut(), context)?;
+                engine::deflate(input, format, deflate.level, staged.as_file_mut(), context)
+                    .map_err(|e| e.context(format_args!("compressing `{}`", Shown::path(&deflate.tarfile))))?;
             staged.persist(&deflate.output).or_fail(making)?;
             Ok(Outcome { content_bytes, artifact_bytes, files: 1, moved: true, ..Outcome::default() })
         })

@@ -128,7 +128,8 @@ impl Block<'_> {
             loop {
                 let i = next.fetch_add(1, Ordering::SeqCst);
                 let Some(task) = tasks.get(i) else { break };
-                let context = Context { cancel: self.cancel.clone(), progress: progress[i].clone() };
+                let at_once = tasks.len().min(AT_ONCE);
+                let context = Context { cancel: self.cancel.clone(), progress: progress[i].clone(), at_once };
                 let status = self.move_one(task, mover, &context);
                 if let Ok(mut statuses) = statuses.lock() {
                     statuses[i] = status;

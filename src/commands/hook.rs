@@ -68,7 +68,7 @@ impl Hook<'_> {
     pub fn run(&self, phase: Phase) -> u8 {
         if phase == Phase::PreExit {
             self.clean_up();
-            return 0;
+            return self.report.finish(0);
         }
         self.report.begin(if phase == Phase::PreCommand { Verb::Download } else { Verb::Upload });
         let command_failed = phase == Phase::PostCommand && command_failed(self.env);

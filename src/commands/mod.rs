@@ -60,6 +60,15 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
     }
 }
 
+/// Prints the summary of a command line that could not be read.
+pub fn usage_as_json(message: &str) {
+    let mode = Mode { style: crate::report::Style::Plain, verbosity: Verbosity::Quiet, json: true };
+    // The parser prints its own words for people.
+    let report = Report::with_streams(mode, Box::new(std::io::stdout()), Box::new(std::io::sink()));
+    report.error(&crate::error::Error::usage(message).hint("run it with --help to see what it takes"));
+    report.finish(crate::error::Class::Usage.exit_status());
+}
+
 /// Sends what the transports note to stderr: warnings always, details with `-v`. Libraries below ours stay silent.
 fn show_traces(verbosity: Verbosity) {
     let level = if verbosity == Verbosity::Verbose { Level::DEBUG } else { Level::WARN };

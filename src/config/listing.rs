@@ -62,7 +62,11 @@ pub fn nulls(configuration: &Value) -> Vec<At> {
 }
 
 fn parse(variable: &str, text: &str) -> Result<Value> {
-    serde_json::from_str(text).map_err(|error| Error::usage(format_args!("{variable} is not JSON")).caused_by(error))
+    serde_json::from_str(text).map_err(|error| {
+        Error::usage(format_args!("{variable} is not JSON"))
+            .caused_by(error)
+            .hint("the agent sets it for each step: leave it alone, or set it to the plugin's configuration as JSON")
+    })
 }
 
 /// The configurations of all our entries, in listed order. A plugin listed without configuration has an empty one.

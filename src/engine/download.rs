@@ -60,7 +60,7 @@ fn unpack_any(
     same_owner: bool,
     context: &Context,
 ) -> Result<Unpacked> {
-    unpack(codec::decode(input)?, tree, into, same_owner, context)
+    unpack(codec::decode(input, context)?, tree, into, same_owner, context)
 }
 
 /// Puts a plain file at its name below `into`: written beside its place, then renamed, following no link.

@@ -68,7 +68,7 @@ pub fn deflate(
     context: &Context,
 ) -> Result<(u64, u64)> {
     let codec = Codec::new(format, level)?;
-    pack::compress(codec::decode(input)?, codec, out, context)
+    pack::compress(codec::decode(input, context)?, codec, out, context)
 }
 
 fn select(selection: &Selection, context: &Context) -> Result<collect::Selected> {
@@ -77,13 +77,8 @@ fn select(selection: &Selection, context: &Context) -> Result<collect::Selected>
     if list.is_none() && !globs.selects() {
         return Err(Error::usage("no files are asked for").hint("give globs, or a list of paths with --files-from"));
     }
-    let source = Source {
-        root: &selection.root,
-        globs: &globs,
-        list: list.as_ref().map(|(bytes, origin)| (bytes.as_slice(), origin.as_str())),
-        null_separated: selection.null_separated,
-    };
-    collect::select(&source, &context.cancel)
+    let source = Source { root: &selection.root, globs: &globs, list, null_separated: selection.null_separated };
+    collect::select(source, &context.cancel)
 }
 
 /// The bytes of a list, and what to call it.

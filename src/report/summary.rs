@@ -63,7 +63,8 @@ fn artifact(name: &str, result: &str, outcome: &Outcome, error: Value) -> Value 
     })
 }
 
-fn describe(error: &Error) -> Value {
+/// An error as the documents show it: its class, message and hint.
+pub fn describe(error: &Error) -> Value {
     let class = match error.class() {
         Class::Failed => "failed",
         Class::Usage => "usage",

@@ -20,6 +20,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// Time between asking a program to stop and ending it.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Time within which a signal that ended a program reaches us too.
+const SAME_SIGNAL: Duration = Duration::from_millis(60);
+
 /// Time for output to arrive after the program ended: its own children may still hold the pipes.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
@@ -105,7 +108,16 @@ pub(super) fn run(
     if !matches!(ended, Ok(Some(_))) {
         stop(&mut child);
     }
-    Ok(Finished { status: ended?, stdout: stdout.text(), stderr: stderr.text() })
+    let status = ended?;
+    if status.is_some_and(|status| !status.success()) {
+        // A signal to the whole process group ends the program before we have noticed our own.
+        let ended = Instant::now();
+        while ended.elapsed() < SAME_SIGNAL {
+            cancel.check()?;
+            std::thread::sleep(POLL / 10);
+        }
+    }
+    Ok(Finished { status, stdout: stdout.text(), stderr: stderr.text() })
 }
 
 /// Asks a program to stop, and ends it when it does not.
@@ -168,6 +180,22 @@ mod tests {
     fn shell(script: &str, limit: Option<Duration>, cancel: &Cancel) -> Result<Finished> {
         let env = Env::of([("GREETING", "hello")]);
         run(Path::new("/bin/sh"), &["-c".into(), script.into()], Path::new("/"), &env, limit, cancel)
+    }
+
+    /// As the agent does it: the signal goes to the whole process group, and reaches the program first.
+    #[test]
+    fn a_program_that_ends_by_the_signal_that_stops_us_is_an_interruption() {
+        for script in ["kill -TERM $$", "trap 'exit 1' TERM; kill -TERM $$; sleep 5"] {
+            let cancel = Cancel::new();
+            let stopper = cancel.clone();
+            let stopping = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                stopper.stop(15);
+            });
+            let error = shell(script, None, &cancel).err().unwrap();
+            assert_eq!(error.class(), Class::Interrupted { signal: 15 }, "{script}");
+            stopping.join().unwrap();
+        }
     }
 
     #[test]

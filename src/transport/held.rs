@@ -33,14 +33,20 @@ impl Held {
     pub(super) fn root(path: &Path) -> Result<Option<Self>> {
         match rustix::fs::open(path, folder_flags(), Mode::empty()) {
             Ok(folder) => Ok(Some(Held { folder, path: path.to_owned() })),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            // A link to nowhere is there all the same, and so is a file.
+            Err(Errno::NOENT) if path.symlink_metadata().is_err() => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(unusable("read", path, ErrorKind::NotADirectory.into())),
             Err(error) => Err(unusable("read", path, error.into())),
         }
     }
 
     /// Creates a root where it is missing, and opens it.
     pub(super) fn make_root(path: &Path) -> Result<Self> {
-        create_folder(path).map_err(|error| unusable("write to", path, error))?;
+        create_folder(path).map_err(|error| match error.kind() {
+            // Something is there, and it is no folder, nor a link to one.
+            ErrorKind::AlreadyExists => unusable("write to", path, ErrorKind::NotADirectory.into()),
+            _ => unusable("write to", path, error),
+        })?;
         Self::root(path)?.ok_or_else(|| unusable("write to", path, ErrorKind::NotFound.into()))
     }
 

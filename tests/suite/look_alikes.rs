@@ -100,6 +100,49 @@ fn of_an_appended_duplicate_the_last_wins() {
     assert_eq!(fs::read_link(sandbox.work("out/l")).unwrap().to_str(), Some("new"));
 }
 
+/// What GNU tar and bsdtar make of `ln -s nowhere a; ln a b`.
+#[test]
+fn a_symbolic_link_may_have_two_names() {
+    let sandbox = unpacked(Tar::new().symlink("a", "no/where").hard_link("d/b", "a"));
+    for name in ["a", "d/b"] {
+        assert_eq!(fs::read_link(sandbox.work("out").join(name)).unwrap().to_str(), Some("no/where"));
+    }
+}
+
+/// POSIX: an empty value takes back what an earlier header said.
+#[test]
+fn an_empty_pax_value_overrides_nothing() {
+    let records: [(&str, &[u8]); 3] = [("path", b""), ("size", b""), ("mtime", b"")];
+    let sandbox = unpacked(Tar::new().pax(b'x', &records).file("f", "content"));
+    assert_eq!(read(&sandbox, "f"), "content");
+}
+
+/// With a default ACL the kernel gives new files what that says, whatever the umask.
+#[test]
+fn modes_are_as_stored_below_a_default_acl() {
+    let sandbox = guarded();
+    fs::create_dir_all(sandbox.work("out")).unwrap();
+    // Version 2; owner rw-, group r--, others nothing.
+    let acl: Vec<u8> = [&2u32.to_le_bytes()[..]]
+        .into_iter()
+        .map(<[u8]>::to_vec)
+        .chain([(1u16, 6u16), (4, 4), (0x20, 0)].map(|(tag, permissions)| {
+            [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &u32::MAX.to_le_bytes()].concat()
+        }))
+        .flatten()
+        .collect();
+    let name = c"system.posix_acl_default";
+    if let Err(error) = rustix::fs::setxattr(sandbox.work("out"), name, &acl, rustix::fs::XattrFlags::empty()) {
+        println!("SKIPPED: no default ACL can be set here: {error}");
+        return;
+    }
+    let executable = |header: &mut tar::Header| header.set_mode(0o755);
+    let sandbox = into(sandbox, Tar::new().changed(b'0', "run", b"x", executable).file("d/f", "y"));
+    for (path, mode) in [("run", 0o755), ("d/f", 0o644)] {
+        assert_eq!(fs::metadata(sandbox.work("out").join(path)).unwrap().mode() & 0o7777, mode, "{path}");
+    }
+}
+
 /// `tar -r` of one name of a file with two: that name comes as a hard link first and as a file later.
 #[test]
 fn a_hard_link_may_come_again_as_a_file_and_back() {

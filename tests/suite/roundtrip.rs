@@ -29,8 +29,8 @@ const CASES: u32 = 64;
 
 fn chosen(root: &Path) -> FileSet {
     let globs = Globs::new(&[], &[]).unwrap();
-    let source = Source { root, globs: &globs, list: Some((b".", "list")), null_separated: true };
-    select(&source, &Cancel::new()).unwrap().files
+    let source = Source { root, globs: &globs, list: Some((b".".to_vec(), "list".to_owned())), null_separated: true };
+    select(source, &Cancel::new()).unwrap().files
 }
 
 fn packed(root: &Path, format: Format) -> Vec<u8> {
@@ -311,7 +311,7 @@ fn set_id_bits_are_packed_and_not_unpacked() {
 #[test]
 fn a_file_that_is_not_what_was_selected_fails_the_packing() {
     type Change = fn(&Path);
-    let changes: [(&str, Change, &str); 6] = [
+    let changes: [(&str, Change, &str); 8] = [
         ("grows", |f| File::options().append(true).open(f).unwrap().write_all(b"more").unwrap(), "changed"),
         ("shrinks", |f| File::options().write(true).open(f).unwrap().set_len(100).unwrap(), "became shorter"),
         ("vanishes", |f| fs::remove_file(f).unwrap(), "vanished"),
@@ -330,6 +330,24 @@ fn a_file_that_is_not_what_was_selected_fails_the_packing() {
                 fs::create_dir(f).unwrap();
             },
             "while it was packed",
+        ),
+        (
+            "keeps size and time",
+            |f| {
+                File::options().write(true).open(f).unwrap().write_all_at(b"X", 5).unwrap();
+                set(f, None, 1_600_000_000);
+            },
+            "changed",
+        ),
+        (
+            "is another of the same size and time",
+            |f| {
+                let other = f.with_file_name("not selected");
+                fs::write(&other, vec![b'w'; 5000]).unwrap();
+                set(&other, None, 1_600_000_000);
+                fs::rename(other, f).unwrap();
+            },
+            "changed",
         ),
         ("keeps its size", |f| File::options().write(true).open(f).unwrap().write_all_at(b"X", 5).unwrap(), "changed"),
     ];

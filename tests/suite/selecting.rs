@@ -129,6 +129,10 @@ fn a_glob_without_a_match_is_said() {
     let (got, ran) = selected(&sandbox, &["top.txt", "no/such/*", "src/nothing"], b"");
     assert_eq!(got, ["top.txt"]);
     ran.says("`no/such/*` matches nothing").says("`src/nothing` matches nothing").does_not_say("`top.txt` matches");
+    // It matched; that all of it was taken out again says nothing about the glob.
+    let (got, ran) = selected(&sandbox, &["top.txt", "*.txt", "!top.txt", "src/main.rs"], b"");
+    assert_eq!(got, ["src", "src/main.rs"]);
+    ran.does_not_say("matches nothing");
 }
 
 #[test]

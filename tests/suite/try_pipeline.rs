@@ -384,8 +384,8 @@ fn json_tells_of_files_that_are_no_pipeline_too() {
     };
     let invalid = told("pipeline.yml");
     assert_eq!((&invalid["exit_status"], &invalid["mistakes"][0]["line"]), (&2.into(), &3.into()), "{invalid}");
-    assert_eq!(invalid["error"], "`pipeline.yml` has 1 mistake; nothing was run");
+    assert_eq!(invalid["error"]["message"], "`pipeline.yml` has 1 mistake; nothing was run");
     let missing = told("nowhere.yml");
-    assert!(missing["error"].as_str().unwrap().contains("nowhere.yml"), "{missing}");
+    assert!(missing["error"]["message"].as_str().unwrap().contains("nowhere.yml"), "{missing}");
     assert_eq!((&missing["mistakes"], &missing["steps"]), (&serde_json::json!([]), &serde_json::json!([])));
 }

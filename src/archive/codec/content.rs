@@ -4,16 +4,25 @@ use std::io::{self, BufRead, Read};
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::decode::{Check, Decode, Step};
+use crate::cancel::Cancel;
+use crate::context::Context;
 
-/// Buffers there are at most, in all hands together: being filled, waiting, and shared with writers.
-const BUFFERS: usize = 12;
+/// Buffers of one content, in all hands together: being filled, waiting, and shared with writers. LZ4 fills up to 4 MiB of
+/// each, so those that are read side by side have fewer.
+const MOST_BUFFERS: usize = 12;
+const FEWEST_BUFFERS: usize = 5;
+const BUFFERS_OF_ALL: usize = 20;
 
 /// Most threads that decompress. Beyond these, creating files is what takes the time.
 const MOST_THREADS: usize = 4;
+
+/// How long to wait for content before looking whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A reader of what a decoder makes on threads of its own.
 ///
@@ -26,6 +35,7 @@ pub struct Content {
     current: Arc<Buffer>,
     used: usize,
     ended: bool,
+    cancel: Cancel,
 }
 
 /// Decoded bytes; dropped, they go back to the decoder to be overwritten.
@@ -81,17 +91,20 @@ impl Deref for Piece {
 }
 
 impl Content {
-    /// Most buffers in all hands together.
-    pub const BUFFERS: usize = BUFFERS;
+    /// Of how many buffers a reader may keep pieces while it asks for more: all but the one it reads from and one to
+    /// decode into.
+    pub const MAY_KEEP: usize = FEWEST_BUFFERS - 2;
 
     /// Starts reading.
-    pub(super) fn new(decoder: Box<dyn Decode>) -> Self {
+    pub(super) fn new(decoder: Box<dyn Decode>, context: &Context) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let threads = if decoder.in_parallel() { cores.min(MOST_THREADS) } else { 1 };
+        let most = cores.min(MOST_THREADS).div_ceil(context.at_once);
+        let threads = if decoder.in_parallel() { most } else { 1 };
+        let buffers = (BUFFERS_OF_ALL / context.at_once).clamp(FEWEST_BUFFERS, MOST_BUFFERS);
         // One more than there are buffers: an error may follow the last one.
-        let (full_sender, full) = crossbeam_channel::bounded(BUFFERS + 1);
-        let (spent, spent_receiver) = crossbeam_channel::bounded::<Vec<u8>>(BUFFERS);
-        for _ in 0..BUFFERS {
+        let (full_sender, full) = crossbeam_channel::bounded(buffers + 1);
+        let (spent, spent_receiver) = crossbeam_channel::bounded::<Vec<u8>>(buffers);
+        for _ in 0..buffers {
             // The channel has room for all of them.
             let _ = spent.try_send(Vec::new());
         }
@@ -104,7 +117,7 @@ impl Content {
             let (team, spent, full) = (Arc::clone(&team), spent_receiver.clone(), full_sender.clone());
             thread::spawn(move || team.work(&spent, &full));
         }
-        Content { full, spent, current: Buffer::own(Vec::new()), used: 0, ended: false }
+        Content { full, spent, current: Buffer::own(Vec::new()), used: 0, ended: false, cancel: context.cancel.clone() }
     }
 
     /// The next bytes, at most so many and at least one; `None` at the end.
@@ -125,7 +138,14 @@ impl BufRead for Content {
             self.used = 0;
             // Dropped before waiting for the next, which may have to be decoded into it.
             self.current = Buffer::own(Vec::new());
-            match self.full.recv() {
+            let next = loop {
+                self.cancel.check()?;
+                match self.full.recv_timeout(LOOK) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    other => break other,
+                }
+            };
+            match next {
                 // The end.
                 Ok(Ok(bytes)) if bytes.is_empty() => self.ended = true,
                 Ok(Ok(bytes)) => self.current = Arc::new(Buffer { bytes, spent: Some(self.spent.clone()) }),

@@ -3,6 +3,7 @@
 use std::io::{self, Cursor, ErrorKind, Read};
 
 use super::{Content, gzip, lz4, zst};
+use crate::context::Context;
 use crate::error::{Class, Error, Result, from_io};
 
 /// Length of a run of content, where the decoder has no units of its own.
@@ -40,7 +41,7 @@ pub(super) trait Decode: Send {
 ///
 /// Reads several members or frames in sequence, and skippable frames. The end of the result has been checked: a cut or
 /// changed stream ends in an error of class [`Class::Damaged`], inside the [`io::Error`].
-pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Content> {
+pub fn decode(mut input: Box<dyn Read + Send>, context: &Context) -> Result<Content> {
     let mut skipped = false;
     let head = loop {
         let mut head = [0u8; 4];
@@ -69,7 +70,7 @@ pub fn decode(mut input: Box<dyn Read + Send>) -> Result<Content> {
         Some(magic) if zst::is_magic(magic) => Box::new(Checked { inner: zst::ZstdDecoder::new(input)?, what: "zstd" }),
         _ => Box::new(Streamed(input)),
     };
-    Ok(Content::new(decoder))
+    Ok(Content::new(decoder, context))
 }
 
 /// A little-endian word of exactly four bytes.

@@ -78,8 +78,8 @@ impl Codec {
     /// Most threads to compress with: at high levels each takes much memory.
     pub fn max_threads(self) -> usize {
         match self {
-            Codec::Zstd(16..) => 2,
-            Codec::Zstd(10..) => 4,
+            Codec::Zstd(10..) => 2,
+            Codec::Zstd(4..) => 8,
             _ => 16,
         }
     }
@@ -129,6 +129,7 @@ mod tests {
     use std::io::{self, Read};
 
     use super::*;
+    use crate::context::Context;
     use crate::error::{Class, from_io};
 
     const FORMATS: [Format; 4] = [Format::Tar, Format::TarGz, Format::TarLz4, Format::TarZst];
@@ -159,7 +160,7 @@ mod tests {
 
     fn decoded(data: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        decode(Box::new(io::Cursor::new(data))).map_err(io::Error::from)?.read_to_end(&mut out)?;
+        decode(Box::new(io::Cursor::new(data)), &Context::default()).map_err(io::Error::from)?.read_to_end(&mut out)?;
         Ok(out)
     }
 
@@ -253,7 +254,7 @@ mod tests {
             assert!(decoded(stream.clone()).unwrap() == twice[..len], "{what}");
             for keep in [stream.len() - 1, stream.len() * 2 / 3, stream.len() / 2] {
                 let mut out = Vec::new();
-                let result = decode(Box::new(io::Cursor::new(stream[..keep].to_vec())))
+                let result = decode(Box::new(io::Cursor::new(stream[..keep].to_vec())), &Context::default())
                     .and_then(|mut content| content.read_to_end(&mut out).map_err(|e| from_io("", e)));
                 assert!(twice.starts_with(&out), "{what} cut at {keep}: what came before is not right");
                 // A cut between frames looks like the end.
@@ -267,7 +268,8 @@ mod tests {
     #[test]
     fn whoever_drops_the_content_early_waits_for_nobody() {
         for format in FORMATS {
-            let mut content = decode(Box::new(io::Cursor::new(encode(format, &sample(30 << 20))))).unwrap();
+            let mut content =
+                decode(Box::new(io::Cursor::new(encode(format, &sample(30 << 20)))), &Context::default()).unwrap();
             let piece = content.piece(10).unwrap().unwrap();
             drop(content);
             assert_eq!(piece[..], sample(10)[..]);

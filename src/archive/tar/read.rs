@@ -181,7 +181,6 @@ impl TarReader {
     ) -> Result<Member> {
         let path =
             pax.sparse.name.clone().or(pax.path).or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
-        self.current.clone_from(&path);
         let link = || {
             let stored = || header.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
             pax.link.clone().or(long_link.clone()).unwrap_or_else(stored)
@@ -246,6 +245,7 @@ impl TarReader {
             Some(mtime) => mtime,
             None => (self.field(&header.as_old().mtime, header.mtime(), "time", offset)?.cast_signed(), 0),
         };
+        self.current.clone_from(&path);
         Ok(Member {
             path,
             kind,
@@ -299,6 +299,19 @@ impl TarReader {
             rest = after;
             let text = std::str::from_utf8(value).unwrap_or("");
             let number = || text.parse::<u64>().map_err(|_| self.bad(offset, "an extended header with a bad number"));
+            if value.is_empty() && !key.starts_with(b"GNU.sparse.") {
+                // As POSIX has it: whatever was set before counts no more, and the header does.
+                match key {
+                    b"path" => pax.path = None,
+                    b"linkpath" => pax.link = None,
+                    b"size" => pax.size = None,
+                    b"uid" => pax.uid = None,
+                    b"gid" => pax.gid = None,
+                    b"mtime" => pax.mtime = None,
+                    _ => {}
+                }
+                continue;
+            }
             match key {
                 b"path" => pax.path = Some(value.to_vec()),
                 b"linkpath" => pax.link = Some(value.to_vec()),

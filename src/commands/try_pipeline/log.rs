@@ -150,7 +150,7 @@ fn failure_as_json(error: &Error, mistakes: &[Mistake]) -> Value {
         "exit_status": error.class().exit_status(),
         "kept": null,
         "steps": [],
-        "error": error.chain(),
+        "error": crate::report::describe(error),
         "mistakes": mistakes,
     })
 }
