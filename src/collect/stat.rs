@@ -67,7 +67,12 @@ fn look(root: BorrowedFd<'_>, name: &[u8]) -> Found {
 /// changes whenever another name comes or goes. Unlike the modification time, nobody can set it back, and a file that
 /// took another's place has one of its own.
 pub fn stamp(stat: &Stat) -> Option<NonZeroU32> {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "mixed, not counted with")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast,
+        reason = "mixed, not counted with; the types differ by system"
+    )]
     let mixed = {
         let time = (stat.st_ctime as u64).wrapping_mul(1_000_000_007).wrapping_add(stat.st_ctime_nsec as u64);
         (time ^ time >> 32) as u32

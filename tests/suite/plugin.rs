@@ -127,3 +127,15 @@ fn a_link_on_the_way_to_into_is_refused() {
     job("pre-command", &json!({"download": {"name": "a.tar", "into": "new/folder"}}), 0);
     assert_eq!(std::fs::read_to_string(sandbox.path("work/new/folder/file")).unwrap(), "content");
 }
+
+/// Whoever reads the summary gets one whatever was wrong, the command line included.
+#[test]
+fn a_wrong_command_line_has_a_summary_too() {
+    let sandbox = crate::harness::Sandbox::new();
+    for arguments in [&["--json", "upload"][..], &["upload", "a.tar", "--if-empty", "foo", "--json"], &["--json"]] {
+        let ran = sandbox.monofo(arguments).exits(2);
+        let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((&document["status"], &document["error"]["class"]), (&json!(2), &json!("usage")), "{document}");
+        assert!(!document["error"]["hint"].is_null(), "{document}");
+    }
+}
