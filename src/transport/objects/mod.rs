@@ -218,7 +218,7 @@ impl Transport for Objects {
         let listed = self.list(&self.home(&pick.build, name)?)?;
         let leaf = |object: &ObjectMeta| object.location.filename().unwrap_or_default().to_owned();
         let fitting = listed.objects.iter().filter(|object| layout::fits(&leaf(object), pick));
-        let Some(newest) = fitting.max_by_key(|object| (object.last_modified, leaf(object))) else {
+        let Some(newest) = fitting.max_by_key(|object| (object.last_modified, layout::age(&leaf(object)))) else {
             let seen = self.look_around(pick, listed.objects.iter().map(leaf).collect());
             return Err(layout::not_there(name, pick, &self.place(), &seen));
         };
