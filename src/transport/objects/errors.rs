@@ -130,12 +130,17 @@ impl Place {
         self.unavailable(doing, &format!("{why}: {}", self.cause(error))).hint(self.check_network())
     }
 
-    fn elsewhere(&self, doing: &str, region: Option<&str>) -> Error {
-        let hint = match region {
-            Some(region) => format!("set AWS_REGION={region}"),
-            None => "set AWS_REGION to the bucket's region".to_owned(),
+    /// Redirects are not followed: only the host that was named gets the credentials.
+    fn elsewhere(&self, doing: &str, answered: &Answered) -> Error {
+        let (why, hint) = match (&answered.region, self.kind) {
+            (Some(region), Kind::S3) => (String::new(), format!("set AWS_REGION={region}")),
+            (_, Kind::Gs) => (format!(": {answered}"), self.check_endpoint().to_owned()),
+            _ => (
+                format!(" or at another address: {answered}"),
+                "set AWS_REGION to the bucket's region, and check AWS_ENDPOINT_URL".to_owned(),
+            ),
         };
-        self.unavailable(doing, &format!("bucket `{}` lies in another region", self.bucket)).hint(hint)
+        self.unavailable(doing, &format!("bucket `{}` lies in another region{why}", self.bucket)).hint(hint)
     }
 
     /// What a store without HTTP would have answered.
@@ -149,7 +154,7 @@ impl Place {
         match (answered.status, answered.code.as_str()) {
             (_, "NoSuchBucket") => self.no_bucket(doing),
             (300..=399, _) | (_, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
-                self.elsewhere(doing, answered.region.as_deref())
+                self.elsewhere(doing, answered)
             }
             (404, _) => Error::new(Class::NotThere, format_args!("{doing} in {self} failed: it is not there any more"))
                 .hint("run the step that uploads it again"),
@@ -177,6 +182,13 @@ impl Place {
             _ => "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN or AWS_PROFILE",
         };
         format!("check {variables}, and that they may list, read and write bucket `{}`", self.bucket)
+    }
+
+    fn check_endpoint(&self) -> &'static str {
+        match self.kind {
+            Kind::Gs => "check STORAGE_EMULATOR_HOST and the proxy variables",
+            _ => "check AWS_ENDPOINT_URL and the proxy variables",
+        }
     }
 
     fn check_network(&self) -> &'static str {

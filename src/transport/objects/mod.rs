@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | `connect` | environment to a client: credentials, endpoint, retries |
+//! | `client` | the HTTP client, which follows no redirects |
 //! | `profile` | the AWS command line's credentials and config files |
 //! | `watch` | gives up on a request that makes no progress |
 //! | `upload` | sync writes into parts that travel side by side |
@@ -11,6 +12,7 @@
 //!
 //! Async code stays below this module: a transport owns a small runtime, and its users block.
 
+mod client;
 mod connect;
 mod download;
 mod errors;

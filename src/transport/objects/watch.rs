@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
 use object_store::{ClientOptions, HeaderValue};
 
 use super::Limits;
+use super::client::client;
 use crate::text::Took;
 
 /// Time for one answer of the metadata service, which is one hop away if it is there at all.
@@ -46,7 +47,7 @@ impl Watch {
 
 impl HttpConnector for Watch {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
+        let inner = HttpClient::new(client(options)?);
         let Watch { limits, emulator } = self.clone();
         Ok(HttpClient::new(Watched { inner, limits, emulator }))
     }
