@@ -5,7 +5,8 @@
 //! | `connect` | environment to a client: credentials, endpoint, retries |
 //! | `client` | the HTTP client, which follows no redirects |
 //! | `profile` | the AWS command line's credentials and config files |
-//! | `watch` | gives up on a request that makes no progress |
+//! | `watch` | gives up on a request that makes no progress; takes no other document for the one that was asked for |
+//! | `document` | what an answer in XML is: its outermost element, its code |
 //! | `upload` | sync writes into parts that travel side by side |
 //! | `download` | ranges that travel side by side into sync reads |
 //! | `errors` | absent, refused and unreachable told apart, in words |
@@ -14,6 +15,7 @@
 
 mod client;
 mod connect;
+mod document;
 mod download;
 mod errors;
 mod profile;
