@@ -5,6 +5,7 @@ mod artifact;
 mod block;
 mod grace;
 pub mod hook;
+mod traces;
 pub mod try_pipeline;
 
 use clap::CommandFactory;
@@ -73,7 +74,7 @@ pub fn usage_as_json(message: &str) {
 fn show_traces(verbosity: Verbosity) {
     let level = if verbosity == Verbosity::Verbose { Level::DEBUG } else { Level::WARN };
     let ours = Targets::new().with_target("monofo", level);
-    let lines = fmt::layer().with_writer(std::io::stderr).without_time().with_target(false).with_ansi(false);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).event_format(traces::Lines);
     // Only tests run two commands in one process, and the first one's choice serves them all.
     let _ = tracing_subscriber::registry().with(ours).with(lines).try_init();
 }

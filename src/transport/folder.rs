@@ -117,7 +117,8 @@ impl Transport for Folder {
             let Some(home) = self.home(&pick.build, name)? else { break };
             let leaves = home.files().map_err(|error| unusable("read", &home.path_of(""), error))?;
             let fitting = leaves.iter().filter(|leaf| layout::fits(&leaf.name, pick));
-            let Some(Entry { name: leaf, .. }) = fitting.max_by_key(|leaf| (leaf.modified, &leaf.name)) else {
+            let Some(Entry { name: leaf, .. }) = fitting.max_by_key(|leaf| (leaf.modified, layout::age(&leaf.name)))
+            else {
                 let seen = self.look_around(name, pick, leaves.into_iter().map(|leaf| leaf.name).collect());
                 return Err(layout::not_there(name, pick, &self.place(), &seen));
             };

@@ -79,6 +79,13 @@ pub(super) fn fits(leaf: &str, pick: &Pick) -> bool {
     }
 }
 
+/// What orders uploads that are equally old by the clock of their place, which may tick in whole seconds: the id of the
+/// job, since those of Buildkite and our own sort by the time when the job was made. The step's key comes last.
+pub(super) fn age(leaf: &str) -> (String, String) {
+    let (step, job) = leaf.rsplit_once('.').unwrap_or(("", leaf));
+    (job.to_owned(), step.to_owned())
+}
+
 /// A leaf for people: `step compile, job 0190…`.
 pub(super) fn describe(leaf: &str) -> String {
     match leaf.rsplit_once('.') {
@@ -173,6 +180,13 @@ mod tests {
             }
         }
         assert!(!fits("no-dot", &pick(None)));
+    }
+
+    #[test]
+    fn the_job_decides_among_equally_old_uploads_and_not_the_step() {
+        assert!(age("a.0190-2") > age("z.0190-1"));
+        assert!(age("b.0190-1") > age("a.0190-1"));
+        assert!(age("a.b.local-19000000001-f") > age("z.local-19000000000-0"));
     }
 
     #[test]

@@ -4,13 +4,14 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::watch::{Answered, NoCredentials};
+use super::watch::{Answered, NoCredentials, Strange};
 use crate::error::{Class, Error};
 use crate::text::Took;
 use crate::transport::secrets::Secrets;
@@ -58,22 +59,41 @@ impl Place {
         if let Some(answered) = find::<Answered>(error) {
             return self.answered(doing, answered);
         }
-        if let Some(http) = find::<HttpError>(error) {
+        if let Some(strange) = find::<Strange>(error) {
+            return self.not_understood(doing, strange);
+        }
+        if let Some(http) = find::<HttpError>(error).filter(|_| !speaks_of_content(error)) {
             return self.unreachable(doing, http);
         }
         match error {
             Store::NotFound { .. } => self.answered(doing, &self.status(404)),
             Store::Precondition { .. } => self.answered(doing, &self.status(412)),
             Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => self.answered(doing, &self.status(403)),
-            _ => self.unavailable(doing, &self.cause(error)).hint(self.check_network()),
+            // The system's own words, about a file of credentials for example.
+            _ if find::<io::Error>(error).is_some_and(|error| error.raw_os_error().is_some()) => {
+                self.unavailable(doing, &self.cause(error)).hint(self.check_network())
+            }
+            // The words of parsers repeat what they parsed.
+            _ => self.not_understood(doing, &Strange { host: self.endpoint.clone() }),
         }
     }
 
     /// As [`Place::explain`] for a listing or a new object, where nothing but the bucket itself can be absent.
     pub(super) fn explain_in_bucket(&self, doing: &str, error: &object_store::Error) -> Error {
-        let absent = find::<Answered>(error).is_some_and(|answered| answered.status == 404)
-            || matches!(error, object_store::Error::NotFound { .. });
-        if absent { self.no_bucket(doing) } else { self.explain(doing, error) }
+        match find::<Answered>(error) {
+            Some(answered)
+                if answered.status == 404 && !answered.code.is_empty() && answered.code != "NoSuchBucket" =>
+            {
+                self.unavailable(doing, &answered.to_string()).hint(format!(
+                    "{}, and {}",
+                    self.check_credentials(),
+                    self.check_endpoint()
+                ))
+            }
+            Some(answered) if answered.status == 404 => self.no_bucket(doing),
+            None if matches!(error, object_store::Error::NotFound { .. }) => self.no_bucket(doing),
+            _ => self.explain(doing, error),
+        }
     }
 
     /// The error for a place that made no progress for so long.
@@ -130,12 +150,25 @@ impl Place {
         self.unavailable(doing, &format!("{why}: {}", self.cause(error))).hint(self.check_network())
     }
 
-    fn elsewhere(&self, doing: &str, region: Option<&str>) -> Error {
-        let hint = match region {
-            Some(region) => format!("set AWS_REGION={region}"),
-            None => "set AWS_REGION to the bucket's region".to_owned(),
+    fn not_understood(&self, doing: &str, strange: &Strange) -> Error {
+        let hint = match self.kind {
+            Kind::Gs => format!("{}: is it Google Cloud Storage that answers there?", self.check_endpoint()),
+            _ => format!("{}: is it an S3 service that answers there?", self.check_endpoint()),
         };
-        self.unavailable(doing, &format!("bucket `{}` lies in another region", self.bucket)).hint(hint)
+        self.unavailable(doing, &strange.to_string()).hint(hint)
+    }
+
+    /// Redirects are not followed: only the host that was named gets the credentials.
+    fn elsewhere(&self, doing: &str, answered: &Answered) -> Error {
+        let (why, hint) = match (&answered.region, self.kind) {
+            (Some(region), Kind::S3) => (String::new(), format!("set AWS_REGION={region}")),
+            (_, Kind::Gs) => (format!(": {answered}"), self.check_endpoint().to_owned()),
+            _ => (
+                format!(" or at another address: {answered}"),
+                "set AWS_REGION to the bucket's region, and check AWS_ENDPOINT_URL".to_owned(),
+            ),
+        };
+        self.unavailable(doing, &format!("bucket `{}` lies in another region{why}", self.bucket)).hint(hint)
     }
 
     /// What a store without HTTP would have answered.
@@ -149,7 +182,7 @@ impl Place {
         match (answered.status, answered.code.as_str()) {
             (_, "NoSuchBucket") => self.no_bucket(doing),
             (300..=399, _) | (_, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
-                self.elsewhere(doing, answered.region.as_deref())
+                self.elsewhere(doing, answered)
             }
             (404, _) => Error::new(Class::NotThere, format_args!("{doing} in {self} failed: it is not there any more"))
                 .hint("run the step that uploads it again"),
@@ -159,10 +192,10 @@ impl Place {
             (_, "ExpiredToken" | "TokenRefreshRequired") => self
                 .unavailable(doing, &format!("access refused: {why}"))
                 .hint("the credentials have expired: renew them"),
-            (400, "InvalidToken") | (401 | 403, _) => {
+            (400, "InvalidToken") | (401 | 403, _) | (200..=299, "AccessDenied") => {
                 self.unavailable(doing, &format!("access refused: {why}")).hint(self.check_credentials())
             }
-            (429 | 500.., _) => {
+            (429 | 500.., _) | (200..=299, "InternalError" | "SlowDown") => {
                 self.unavailable(doing, &why).hint("the service is in trouble or busy: try again later")
             }
             _ => self
@@ -179,12 +212,24 @@ impl Place {
         format!("check {variables}, and that they may list, read and write bucket `{}`", self.bucket)
     }
 
+    fn check_endpoint(&self) -> &'static str {
+        match self.kind {
+            Kind::Gs => "check STORAGE_EMULATOR_HOST and the proxy variables",
+            _ => "check AWS_ENDPOINT_URL and the proxy variables",
+        }
+    }
+
     fn check_network(&self) -> &'static str {
         match self.kind {
             Kind::Gs => "check the network, the proxy variables and STORAGE_EMULATOR_HOST",
             _ => "check the network, the proxy variables and AWS_ENDPOINT_URL",
         }
     }
+}
+
+/// Whether an answer came whole and its content was wrong. What reads it says what it read.
+fn speaks_of_content(error: &(dyn StdError + 'static)) -> bool {
+    find::<serde_json::Error>(error).is_some() || find::<std::string::FromUtf8Error>(error).is_some()
 }
 
 /// The first error of a type among an error and its causes.

@@ -3,15 +3,19 @@
 //! | part | what it does |
 //! |---|---|
 //! | `connect` | environment to a client: credentials, endpoint, retries |
+//! | `client` | the HTTP client, which follows no redirects |
 //! | `profile` | the AWS command line's credentials and config files |
-//! | `watch` | gives up on a request that makes no progress |
+//! | `watch` | gives up on a request that makes no progress; takes no other document for the one that was asked for |
+//! | `document` | what an answer in XML is: its outermost element, its code |
 //! | `upload` | sync writes into parts that travel side by side |
 //! | `download` | ranges that travel side by side into sync reads |
 //! | `errors` | absent, refused and unreachable told apart, in words |
 //!
 //! Async code stays below this module: a transport owns a small runtime, and its users block.
 
+mod client;
 mod connect;
+mod document;
 mod download;
 mod errors;
 mod profile;
@@ -218,7 +222,7 @@ impl Transport for Objects {
         let listed = self.list(&self.home(&pick.build, name)?)?;
         let leaf = |object: &ObjectMeta| object.location.filename().unwrap_or_default().to_owned();
         let fitting = listed.objects.iter().filter(|object| layout::fits(&leaf(object), pick));
-        let Some(newest) = fitting.max_by_key(|object| (object.last_modified, leaf(object))) else {
+        let Some(newest) = fitting.max_by_key(|object| (object.last_modified, layout::age(&leaf(object)))) else {
             let seen = self.look_around(pick, listed.objects.iter().map(leaf).collect());
             return Err(layout::not_there(name, pick, &self.place(), &seen));
         };

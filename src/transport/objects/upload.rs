@@ -167,8 +167,9 @@ impl Drop for ObjectUpload {
         });
         if !matches!(aborted, Ok(Ok(()))) {
             tracing::warn!(
-                place = %self.shared.place,
-                "an abandoned upload could not be cleaned up; a lifecycle rule that removes incomplete uploads does it"
+                "parts of the abandoned upload may be left in {}; a lifecycle rule that removes incomplete multipart \
+                 uploads clears them",
+                self.shared.place
             );
         }
     }

@@ -3,7 +3,9 @@
 //! The client's own time limits count from the beginning of a request to its end: either too short for a slow line or too
 //! long to notice a dead one. Here a request gets time by its size, and one that runs out is retried like any other
 //! timeout, on another connection. An answer that says no is read here, since `object_store` keeps its status to itself and
-//! its text, which may hold tokens, in its messages. Requests for a cloud machine's own credentials are special: on every other machine
+//! its text, which may hold tokens, in its messages. An answer that says yes to a question for a document is looked at too:
+//! `object_store` takes a login page for a listing of nothing, and services report failures behind a status of 200.
+//! Requests for a cloud machine's own credentials are special: on every other machine
 //! nobody answers them, and saying so must not take a minute.
 
 use std::fmt;
@@ -11,13 +13,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
 use object_store::{ClientOptions, HeaderValue};
 
 use super::Limits;
+use super::client::client;
+use super::document::{Root, element, root};
 use crate::text::Took;
 
 /// Time for one answer of the metadata service, which is one hop away if it is there at all.
@@ -46,7 +50,7 @@ impl Watch {
 
 impl HttpConnector for Watch {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
+        let inner = HttpClient::new(client(options)?);
         let Watch { limits, emulator } = self.clone();
         Ok(HttpClient::new(Watched { inner, limits, emulator }))
     }
@@ -65,17 +69,52 @@ impl Watched {
             return self.ask_metadata(request).await;
         }
         let limit = self.limits.answer(request.body().content_length() as u64);
+        let document = asks_for_document(&request);
         let host = request.uri().authority().map_or("", |authority| authority.as_str()).to_owned();
         match tokio::time::timeout(limit, self.inner.execute(request)).await {
             Ok(Ok(answer)) if !answer.status().is_success() && answer.status().as_u16() != 304 => {
-                Err(Answered::read(host, answer, self.limits.no_progress).await)
+                let status = answer.status().as_u16();
+                Err(Answered::read(
+                    host,
+                    status,
+                    Vec::new(),
+                    answer.into_body().bytes_stream(),
+                    self.limits.no_progress,
+                )
+                .await)
             }
+            Ok(Ok(answer)) if document => self.read_document(host, answer).await,
             Ok(answer) => answer,
             Err(_) => {
                 tracing::warn!("{host} has not answered a request for {}", Took(limit));
                 Err(HttpError::new(HttpErrorKind::Timeout, Silent(limit)))
             }
         }
+    }
+
+    /// The answer, if it is a document of a service for objects. Such answers are read whole by `object_store` in any case;
+    /// another one is read no further than its first element.
+    async fn read_document(&self, host: String, answer: HttpResponse) -> Result<HttpResponse, HttpError> {
+        let (parts, body) = answer.into_parts();
+        let mut blocks = body.bytes_stream();
+        let mut bytes = Vec::new();
+        let mut known = false;
+        while let Some(block) = blocks.next().await {
+            bytes.extend_from_slice(&block?);
+            if known {
+                continue;
+            }
+            match root(&bytes) {
+                Root::Unfinished if bytes.len() <= LONGEST_ANSWER => {}
+                Root::Result => known = true,
+                Root::Error => {
+                    let status = parts.status.as_u16();
+                    return Err(Answered::read(host, status, bytes, blocks, self.limits.no_progress).await);
+                }
+                Root::Unfinished | Root::Other => return Err(strange(host)),
+            }
+        }
+        if known { Ok(HttpResponse::from_parts(parts, bytes.into())) } else { Err(strange(host)) }
     }
 
     /// fake-gcs-server knows the upload of a whole object only with a signature's parameters, which it does not check, and
@@ -119,6 +158,17 @@ impl HttpService for Watched {
     }
 }
 
+/// Whether the answer to a request must be a document of a service for objects: a listing, a new upload, or one put together.
+fn asks_for_document(request: &HttpRequest) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    let has = |name| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    match request.method().as_str() {
+        "GET" => has("list-type"),
+        "POST" => has("uploads") || has("uploadId"),
+        _ => false,
+    }
+}
+
 /// Whether a request asks a cloud machine for its own credentials, whatever the service's address.
 fn is_metadata(request: &HttpRequest) -> bool {
     let path = request.uri().path();
@@ -150,15 +200,18 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    async fn read(host: String, answer: HttpResponse, limit: Duration) -> HttpError {
-        let status = answer.status().as_u16();
-        let mut body = answer.into_body().bytes_stream();
-        let mut bytes = Vec::new();
-        while let Ok(Some(Ok(block))) = tokio::time::timeout(limit, body.next()).await {
-            bytes.extend_from_slice(&block);
-            if bytes.len() > LONGEST_ANSWER {
-                break;
-            }
+    /// Reads on from the bytes that are there already.
+    async fn read<B: AsRef<[u8]>>(
+        host: String,
+        status: u16,
+        mut bytes: Vec<u8>,
+        mut body: impl Stream<Item = Result<B, HttpError>> + Unpin,
+        limit: Duration,
+    ) -> HttpError {
+        while bytes.len() <= LONGEST_ANSWER
+            && let Ok(Some(Ok(block))) = tokio::time::timeout(limit, body.next()).await
+        {
+            bytes.extend_from_slice(block.as_ref());
         }
         let text = String::from_utf8_lossy(&bytes);
         let answered = Answered {
@@ -167,9 +220,10 @@ impl Answered {
             code: element(&text, "Code").unwrap_or_default().to_owned(),
             region: element(&text, "Region").map(Into::into),
         };
-        // The kind decides whether the request is made again: as much as `object_store` would on seeing the status.
-        let kind = match status {
-            408 | 429 | 500.. => HttpErrorKind::Request,
+        // The kind decides whether the request is made again: as much as `object_store` would on seeing the status, or one
+        // of these codes behind a status that says yes.
+        let kind = match (status, answered.code.as_str()) {
+            (408 | 429 | 500.., _) | (200..=299, "InternalError" | "SlowDown") => HttpErrorKind::Request,
             _ => HttpErrorKind::Unknown,
         };
         HttpError::new(kind, answered)
@@ -185,12 +239,22 @@ impl fmt::Display for Answered {
 
 impl std::error::Error for Answered {}
 
-/// The text of an element in a store's answer, if it looks like a code or a region. Anything else could be anything.
-fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once("</")?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    (text.len() <= 64 && text.chars().all(plain)).then_some(text)
+/// An answer that is none of a service for objects.
+#[derive(Debug)]
+pub(super) struct Strange {
+    pub(super) host: String,
+}
+
+impl fmt::Display for Strange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the answer of {} was not understood", self.host)
+    }
+}
+
+impl std::error::Error for Strange {}
+
+fn strange(host: String) -> HttpError {
+    HttpError::new(HttpErrorKind::Unknown, Strange { host })
 }
 
 /// Neither the environment nor the machine has credentials.
@@ -204,15 +268,3 @@ impl fmt::Display for NoCredentials {
 }
 
 impl std::error::Error for NoCredentials {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_plain_words_are_taken_from_an_answer() {
-        assert_eq!(element("<Code>AccessDenied</Code>", "Code"), Some("AccessDenied"));
-        assert_eq!(element("<Code>a b\nc</Code>", "Code"), None);
-        assert_eq!(element("<Code>", "Code"), None);
-    }
-}

@@ -14,9 +14,9 @@ use monofo::transport::{Limits, Objects, Origin, Transport};
 use super::contract::{get, name, noise, pick, put};
 use super::http::{Bucket, Fault, Request};
 
-const KEY: &str = "build/a.tar/-.job";
+pub(super) const KEY: &str = "build/a.tar/-.job";
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits {
         part_bytes: 10_000,
         range_bytes: 10_000,
@@ -29,7 +29,7 @@ fn limits() -> Limits {
     }
 }
 
-fn origin() -> Origin {
+pub(super) fn origin() -> Origin {
     Origin { build: "build".into(), step: None, job: "job".into() }
 }
 
@@ -43,11 +43,11 @@ fn at(address: SocketAddr, cancel: &Cancel, limits: Limits) -> Objects {
     Objects::s3(&place, &env, limits, origin(), cancel.clone()).unwrap()
 }
 
-fn over(bucket: &Bucket) -> Objects {
+pub(super) fn over(bucket: &Bucket) -> Objects {
     at(bucket.address, &Cancel::new(), limits())
 }
 
-fn fetch(transport: &Objects) -> Result<Vec<u8>, Error> {
+pub(super) fn fetch(transport: &Objects) -> Result<Vec<u8>, Error> {
     get(transport, "a.tar", &pick("build", None))
 }
 
@@ -64,13 +64,16 @@ fn first(
     }
 }
 
-fn always(fits: fn(&Request) -> bool, fault: Fault) -> impl Fn(usize, &Request) -> Option<Fault> + Send + Sync {
+pub(super) fn always(
+    fits: fn(&Request) -> bool,
+    fault: Fault,
+) -> impl Fn(usize, &Request) -> Option<Fault> + Send + Sync {
     first(usize::MAX, fits, fault)
 }
 
 /// Whatever went wrong, nothing secret is in the error or its causes.
 #[track_caller]
-fn check_error(error: &Error, class: Class, words: &[&str]) {
+pub(super) fn check_error(error: &Error, class: Class, words: &[&str]) {
     let text = format!("{} | {}", error.chain(), error.next_step().unwrap_or_default());
     assert_eq!(error.class(), class, "{text}");
     for word in words {

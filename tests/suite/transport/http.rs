@@ -28,6 +28,8 @@ impl Request {
 pub(super) enum Fault {
     /// Another answer altogether.
     Status(u16, String),
+    /// A redirect to this address.
+    Redirect(u16, String),
     /// The connection ends after so many bytes of the body.
     CutAfter(usize),
     /// The answer is short by so many bytes, and says so.
@@ -125,6 +127,9 @@ impl State {
                 return;
             }
             Some(Fault::Status(status, body)) => Answer::of(*status, body.as_bytes()),
+            Some(Fault::Redirect(status, address)) => {
+                Answer { headers: vec![("Location", address.clone())], ..Answer::of(*status, "") }
+            }
             Some(Fault::IgnoreCondition) => {
                 let mut request = request.clone();
                 request.headers.remove("if-match");

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so, and one that fails lists what it found")]
 
 mod agent;
+mod answers;
 mod contract;
 mod faults;
 mod http;
