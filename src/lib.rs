@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | what they do |
 //! |---|---|---|
-//! | ground | [`error`], [`mod@env`], [`text`], [`cancel`], [`context`], [`stdin`], [`artifact`], [`location`] | classes of failure, the environment, words for people, stopping and counting, names, places |
+//! | ground | [`error`], [`mod@env`], [`text`], [`cancel`], [`context`], [`pipe`], [`artifact`], [`location`] | classes of failure, the environment, words for people, stopping and counting, names, places |
 //! | formats | [`collect`], [`archive`] | patterns and lists to a file set; file set to archive bytes and back |
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
 //! | engine | [`engine`] | one upload, one download |
@@ -23,7 +23,7 @@ pub mod engine;
 pub mod env;
 pub mod error;
 pub mod location;
+pub mod pipe;
 pub mod report;
-pub mod stdin;
 pub mod text;
 pub mod transport;

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, IsTerminal, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -12,8 +12,8 @@ use crate::artifact::Format;
 use crate::cli::{Deflate, Inflate};
 use crate::engine::{self, Context, Counting, Outcome};
 use crate::error::{Class, Error, IoContext, Result};
+use crate::pipe::Pipe;
 use crate::report::{Severity, Verb};
-use crate::stdin::Stdin;
 use crate::text::Shown;
 
 impl Commands<'_> {
@@ -86,7 +86,10 @@ fn open(path: &Path, context: &Context) -> Result<Box<dyn Read + Send>> {
         if io::stdin().is_terminal() {
             return Err(Error::usage("standard input is a terminal").hint("pipe an archive in, or name a file"));
         }
-        return Ok(Box::new(Stdin::new(&context.cancel)));
+        return Ok(Box::new(Pipe::stdin(&context.cancel)));
+    }
+    if path.metadata().is_ok_and(|status| status.file_type().is_fifo()) {
+        return Ok(Box::new(Pipe::open(path, &context.cancel)));
     }
     let file = File::open(path).map_err(|error| {
         let class = if error.kind() == io::ErrorKind::NotFound { Class::NotThere } else { Class::Failed };

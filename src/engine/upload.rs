@@ -14,7 +14,7 @@ use crate::cancel::Cancel;
 use crate::collect::{self, Entry, FileSet, Globs, Kind, Source};
 use crate::context::Context;
 use crate::error::{Class, Error, IoContext, Result, from_io};
-use crate::stdin::Stdin;
+use crate::pipe::Pipe;
 use crate::text::{Count, Shown};
 use crate::transport::Transport;
 
@@ -86,7 +86,7 @@ fn read_list(list: &ListSource, root: &Path, cancel: &Cancel) -> Result<(Vec<u8>
     match list {
         ListSource::Stdin => {
             let mut bytes = Vec::new();
-            Stdin::new(cancel)
+            Pipe::stdin(cancel)
                 .read_to_end(&mut bytes)
                 .map_err(|e| from_io("cannot read the list from standard input", e))?;
             Ok((bytes, "standard input".to_owned()))

@@ -5,6 +5,7 @@
 //! damaged archive broke and never mistake a cut for the end.
 
 pub mod layout;
+mod pax;
 pub mod read;
 mod sparse;
 

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, ErrorKind, Read};
 
+use super::pax::Pax;
 use super::sparse::{self, Extent};
 use super::{BLOCK, padded};
 use crate::archive::codec::{Content, Piece};
@@ -69,18 +70,6 @@ pub struct TarReader {
     global: Pax,
 }
 
-/// What extended headers override.
-#[derive(Debug, Default, Clone)]
-struct Pax {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    mtime: Option<(i64, u32)>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    sparse: sparse::PaxSparse,
-}
-
 impl TarReader {
     /// A reader at the start of a stream.
     pub fn new(input: Content) -> Self {
@@ -116,10 +105,10 @@ impl TarReader {
                 let records = self.extended(&header, offset)?;
                 if kind.is_pax_local_extensions() {
                     announced = true;
-                    self.apply(&records, &mut pax, offset)?;
+                    pax.apply(&records).map_err(|why| self.bad(offset, why))?;
                 } else {
                     let mut global = std::mem::take(&mut self.global);
-                    self.apply(&records, &mut global, offset)?;
+                    global.apply(&records).map_err(|why| self.bad(offset, why))?;
                     if global.path.is_some()
                         || global.link.is_some()
                         || global.size.is_some()
@@ -291,47 +280,6 @@ impl TarReader {
         Ok(records)
     }
 
-    fn apply(&self, records: &[u8], pax: &mut Pax, offset: u64) -> Result<()> {
-        let mut rest = records;
-        while !rest.is_empty() {
-            let (key, value, after) =
-                next_record(rest).ok_or_else(|| self.bad(offset, "a malformed extended header"))?;
-            rest = after;
-            let text = std::str::from_utf8(value).unwrap_or("");
-            let number = || text.parse::<u64>().map_err(|_| self.bad(offset, "an extended header with a bad number"));
-            if value.is_empty() && !key.starts_with(b"GNU.sparse.") {
-                // As POSIX has it: whatever was set before counts no more, and the header does.
-                match key {
-                    b"path" => pax.path = None,
-                    b"linkpath" => pax.link = None,
-                    b"size" => pax.size = None,
-                    b"uid" => pax.uid = None,
-                    b"gid" => pax.gid = None,
-                    b"mtime" => pax.mtime = None,
-                    _ => {}
-                }
-                continue;
-            }
-            match key {
-                b"path" => pax.path = Some(value.to_vec()),
-                b"linkpath" => pax.link = Some(value.to_vec()),
-                b"size" => pax.size = Some(number()?),
-                b"uid" => pax.uid = Some(number()?),
-                b"gid" => pax.gid = Some(number()?),
-                b"mtime" => {
-                    let time =
-                        parse_time(text).ok_or_else(|| self.bad(offset, "an extended header with a bad time"))?;
-                    pax.mtime = Some(time);
-                }
-                key if key.starts_with(b"GNU.sparse.") => {
-                    pax.sparse.record(key, value).map_err(|why| self.bad(offset, why))?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// The next header; `None` at the end-of-archive mark.
     fn header(&mut self) -> Result<Option<tar::Header>> {
         let offset = self.offset;
@@ -468,31 +416,6 @@ fn not_a_tar() -> Error {
         .hint("archives are .tar, .tar.gz, .tar.lz4 and .tar.zst; anything else is not unpacked")
 }
 
-/// `<length> <key>=<value>\n` at the start of `records`: key, value, and what follows.
-fn next_record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let space = records.iter().take(20).position(|byte| *byte == b' ')?;
-    let len: usize = std::str::from_utf8(&records[..space]).ok()?.parse().ok()?;
-    let record = records.get(space + 1..len)?;
-    let record = record.strip_suffix(b"\n")?;
-    let equals = record.iter().position(|byte| *byte == b'=')?;
-    Some((&record[..equals], &record[equals + 1..], &records[len..]))
-}
-
-/// Seconds since 1970 with an optional fraction: `-1.5`, `1500000000.123456789`.
-fn parse_time(text: &str) -> Option<(i64, u32)> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let seconds: i64 = whole.parse().ok()?;
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    let nanos: u32 = digits.parse().ok()?;
-    if text.starts_with('-') && nanos > 0 {
-        return Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos));
-    }
-    Some((seconds, nanos))
-}
-
 fn until_nul(mut name: Vec<u8>) -> Vec<u8> {
     if let Some(end) = name.iter().position(|byte| *byte == 0) {
         name.truncate(end);
@@ -510,36 +433,4 @@ fn checksum_fits(block: &[u8; BLOCK as usize], stored: Option<u32>) -> bool {
     }
     let signed = |bytes: &[u8]| bytes.iter().map(|byte| i64::from(byte.cast_signed())).sum::<i64>();
     stored.map(i64::from) == Some(signed(block) - signed(field) + i64::from(spaces))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_sign_and_fraction() {
-        for (text, time) in [
-            ("0", Some((0, 0))),
-            ("1500000000.5", Some((1_500_000_000, 500_000_000))),
-            ("-1.25", Some((-2, 750_000_000))),
-            ("-0.5", Some((-1, 500_000_000))),
-            ("1.1234567899", Some((1, 123_456_789))),
-            ("", None),
-            ("x", None),
-            ("1.x", None),
-        ] {
-            assert_eq!(parse_time(text), time, "{text}");
-        }
-    }
-
-    #[test]
-    fn records_hold_newlines_and_equal_signs() {
-        let records = b"13 path=a\nb=\n9 uid=10\n";
-        let (key, value, rest) = next_record(records).unwrap();
-        assert_eq!((key, value), (&b"path"[..], &b"a\nb="[..]));
-        assert_eq!(next_record(rest).unwrap().0, b"uid");
-        for bad in [&b"5 a=b"[..], b"99 a=b\n", b"x a=b\n", b"6 path\n", b"0 a=b\n", b"1 a=b\n"] {
-            assert!(next_record(bad).is_none(), "{}", Shown(bad));
-        }
-    }
 }
