@@ -27,8 +27,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A reader of what a decoder makes on threads of its own.
 ///
 /// Bytes can be taken out as [`Piece`]s without being copied. A buffer is used again once every piece of it is dropped,
-/// so that whoever keeps pieces of many buffers while asking for more waits for ever: keep pieces of at most half of
-/// [`Content::BUFFERS`]. When it is dropped early, the threads end after the read they are in; nobody waits for them.
+/// so that whoever keeps pieces of many buffers while asking for more waits for ever: keep pieces of at most
+/// [`Content::MAY_KEEP`]. When it is dropped early, the threads end after the read they are in; nobody waits for them.
 pub struct Content {
     full: Receiver<io::Result<Vec<u8>>>,
     spent: Sender<Vec<u8>>,
