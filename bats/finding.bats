@@ -124,6 +124,14 @@ RUSTUP_HOME"
   assert_line --partial "1. MONOFO_BIN: missing (not an executable file)"
 }
 
+@test "an empty file, as a cut copy leaves it, is no binary" {
+  : >"$BATS_TEST_TMPDIR/empty"
+  chmod +x "$BATS_TEST_TMPDIR/empty"
+  run_hook pre-command MONOFO_BIN="$BATS_TEST_TMPDIR/empty"
+  assert_failure 2
+  assert_line --partial "1. MONOFO_BIN: $BATS_TEST_TMPDIR/empty (not an executable file)"
+}
+
 @test "a folder named monofo on the way is no binary" {
   mkdir -p "$PLUGIN/bin/monofo"
   stub_binary "$TOOLS/monofo"

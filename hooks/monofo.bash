@@ -42,7 +42,7 @@ monofo_make_absolute() {
 }
 
 monofo_is_program() {
-  [[ -f "$1" && -x "$1" ]]
+  [[ -s "$1" && -f "$1" && -x "$1" ]]
 }
 
 # Builds the binary in the plugin's folder, which the agent keeps between jobs. Two jobs may build at once: cargo lets

@@ -129,9 +129,9 @@ impl Error {
             Some(io::ErrorKind::PermissionDenied) => Some("check who may read and write there, and as whom this runs"),
             Some(io::ErrorKind::ReadOnlyFilesystem) => Some("that file system takes no writes: use another folder"),
             Some(io::ErrorKind::NotFound) => Some("check the path"),
-            _ if self.class() == Class::Damaged => {
-                Some("it was cut or changed since it was made: make and upload it again, then look at how it travelled")
-            }
+            _ if self.class() == Class::Damaged => Some(
+                "make and upload it again; if that gives the same, its writer made something that is not supported here",
+            ),
             _ => None,
         }
     }

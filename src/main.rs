@@ -33,8 +33,8 @@ fn usage(wrong: &clap::Error) -> ExitCode {
     let is_error = wrong.use_stderr();
     if is_error && std::env::args_os().any(|argument| argument == "--json") {
         let text = wrong.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        commands::usage_as_json(message);
+        let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        commands::usage_as_json(lines.join(" ").trim_start_matches("error: "));
     }
     // A closed stream leaves nobody to tell.
     let _ = wrong.print();

@@ -327,7 +327,7 @@ fn same_time(stat: &Stat, entry: &Entry) -> bool {
 
 fn changed(name: &[u8], how: &str) -> Error {
     Error::new(Class::Changed, format_args!("`{}` {how} while it was packed", Shown(name)))
-        .hint("make sure that nothing writes to these files while they are packed, and try again")
+        .hint("make sure that nothing writes to these files, or changes their modes or links, while they are packed, and try again")
 }
 
 fn unreadable(name: &[u8], errno: Errno) -> Error {

@@ -195,8 +195,9 @@ impl Tree {
         Err(Errno::EXIST).or_fail(doing)
     }
 
-    /// Makes a second name of a regular file or symbolic link below, replacing a file or link that is there.
-    pub fn hard_link(&mut self, path: &SafePath, target: &SafePath) -> Result<()> {
+    /// Makes a second name of a regular file or symbolic link below, replacing a file or link that is there. Returns the
+    /// text of a link.
+    pub fn hard_link(&mut self, path: &SafePath, target: &SafePath) -> Result<Option<Vec<u8>>> {
         let shown = || Shown(path.as_bytes()).to_string();
         let (from_folder, from) = target.split();
         let missing = || {
@@ -207,9 +208,13 @@ impl Tree {
             ))
         };
         let Some(source) = self.reach(from_folder, Missing::Tell)? else { return Err(missing()) };
-        match rustix::fs::statat(&source, from, AtFlags::SYMLINK_NOFOLLOW) {
-            // A second name of a symbolic link is made without following it, and leads no further than the first.
-            Ok(stat) if matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Symlink) => {}
+        let text = match rustix::fs::statat(&source, from, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => None,
+            // A second name of a symbolic link is made without following it.
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                let text = rustix::fs::readlinkat(&source, from, Vec::new());
+                Some(text.or_fail(|| format!("cannot read `{}`", Shown(target.as_bytes())))?.into_bytes())
+            }
             Ok(_) => {
                 return Err(Error::refused(format_args!(
                     "entry `{}` is a hard link to `{}`, which is neither a file nor a link",
@@ -219,11 +224,12 @@ impl Tree {
             }
             Err(Errno::NOENT) => return Err(missing()),
             Err(errno) => return Err(errno).or_fail(|| format!("cannot read `{}`", Shown(target.as_bytes()))),
-        }
+        };
         let (folder, name) = path.split();
         let fd = self.folder(folder)?;
         replacing(&fd, name, path.as_bytes(), || rustix::fs::linkat(&source, from, &fd, name, AtFlags::empty()))?
-            .or_fail(|| format!("cannot make the hard link `{}`", shown()))
+            .or_fail(|| format!("cannot make the hard link `{}`", shown()))?;
+        Ok(text)
     }
 }
 

@@ -68,8 +68,9 @@ pub fn unpack(input: Content, tree: Tree, into: &Path, same_owner: bool, context
 /// Hard links wait for their targets until their names take this much memory.
 const MOST_LINK_BYTES: usize = 8 << 20;
 
-/// Folders wait for the end until their names take this much memory; then those that the archive has left are finished.
-const MOST_DIR_BYTES: usize = 32 << 20;
+/// Folders wait for the end until their names take this much memory; then those that the archive has left are
+/// finished, and what still comes into them shows in their times.
+const MOST_DIR_BYTES: usize = 64 << 20;
 
 struct Unpacker<'a, 'w> {
     reader: TarReader,
@@ -190,7 +191,9 @@ impl Unpacker<'_, '_> {
         self.link_bytes = 0;
         for (path, target) in self.links.drain(..) {
             self.context.cancel.check()?;
-            self.tree.hard_link(&path, &target)?;
+            if let Some(text) = self.tree.hard_link(&path, &target)? {
+                self.leading_out += u64::from(leads_out(path.as_bytes(), &text));
+            }
         }
         Ok(())
     }

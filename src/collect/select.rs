@@ -198,7 +198,9 @@ impl Selecting<'_> {
             self.walk_matching(base.as_bytes(), depth, &mut unmatched)?;
         }
         for index in unmatched {
-            self.warnings.push(format!("glob `{}` matches nothing", Shown(globs.written(index).as_bytes())));
+            // What lies below an excluded folder is not looked at, and might have matched.
+            let besides = if globs.excludes() { " that is not excluded" } else { "" };
+            self.warnings.push(format!("glob `{}` matches nothing{besides}", Shown(globs.written(index).as_bytes())));
         }
         Ok(())
     }

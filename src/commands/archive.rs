@@ -96,7 +96,8 @@ fn open(path: &Path, context: &Context) -> Result<Box<dyn Read + Send>> {
         Error::new(class, format_args!("cannot open `{}`", Shown::path(path))).caused_by(error)
     })?;
     if file.metadata().is_ok_and(|status| status.is_dir()) {
-        return Err(Error::usage(format_args!("`{}` is a folder, not an archive", Shown::path(path))));
+        return Err(Error::usage(format_args!("`{}` is a folder, not an archive", Shown::path(path)))
+            .hint("name an archive; `monofo upload` is what packs folders"));
     }
     context.progress.expect(0);
     Ok(Box::new(file))

@@ -137,5 +137,6 @@ fn a_wrong_command_line_has_a_summary_too() {
         let document: Value = serde_json::from_str(&ran.stdout).unwrap();
         assert_eq!((&document["status"], &document["error"]["class"]), (&json!(2), &json!("usage")), "{document}");
         assert!(!document["error"]["hint"].is_null(), "{document}");
+        assert!(!document["error"]["message"].as_str().unwrap().ends_with(':'), "{document}");
     }
 }

@@ -27,6 +27,8 @@ const MAGIC: u32 = 0x184d_2204;
 const LEGACY_MAGIC: u32 = 0x184c_2102;
 const LEGACY_BLOCK: usize = 8 << 20;
 const STORED: u32 = 1 << 31;
+/// A byte of a block stands for at most so many bytes of content.
+const MOST_RATIO: usize = 255;
 /// How far back a linked block may refer.
 const WINDOW: usize = 64 << 10;
 
@@ -177,10 +179,12 @@ impl Frame {
             if block.checksum.is_some_and(|checksum| checksum != XxHash32::oneshot(0, packed)) {
                 return Err(bad("wrong block checksum"));
             }
-            if out.len() < at + self.block_max {
-                out.resize(at + self.block_max, 0);
+            // Zeroing more than a block can become would cost more than unpacking it.
+            let most = if block.stored { packed.len() } else { self.block_max.min(MOST_RATIO * packed.len() + 64) };
+            if out.len() < at + most {
+                out.resize(at + most, 0);
             }
-            let room = &mut out[at..at + self.block_max];
+            let room = &mut out[at..at + most];
             let before = history.as_deref().map_or(&[][..], Vec::as_slice);
             let len = if block.stored {
                 room[..packed.len()].copy_from_slice(packed);

@@ -228,9 +228,31 @@ mod tests {
         frame
     }
 
+    /// The same of compressed blocks in a frame of 4 MiB blocks, each of a length of its own.
+    fn dense_lz4_frame(data: &[u8]) -> Vec<u8> {
+        let mut frame = lz4::frame_header();
+        let mut content = lz4::ContentHash::new();
+        content.update(data);
+        let mut rest = data;
+        for len in (20..).step_by(997) {
+            let (part, after) = rest.split_at(rest.len().min(len));
+            let mut packed = vec![0; lz4_flex::block::get_maximum_output_size(part.len())];
+            let len = lz4_flex::block::compress_into(part, &mut packed).unwrap();
+            frame.extend((len as u32).to_le_bytes());
+            frame.extend(&packed[..len]);
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        frame.extend(content.frame_end());
+        frame
+    }
+
     #[test]
     fn units_of_any_size_come_out_in_order() {
         let data = sample(1_500_000);
+        let zeros = vec![0; 300_000];
         let skip = [0x5a, 0x2a, 0x4d, 0x18, 0, 0, 0, 0];
         let unsized_frames = |len: usize| -> Vec<u8> {
             data.chunks(len).flat_map(|part| zstd::stream::encode_all(part, 1).unwrap()).collect()
@@ -241,6 +263,7 @@ mod tests {
         let streams = [
             ("one-byte LZ4 blocks", lz4_frame(&data[..3000], 1), 3000),
             ("small LZ4 blocks", lz4_frame(&data, 10_000), data.len()),
+            ("LZ4 blocks as dense as can be", dense_lz4_frame(&zeros), zeros.len()),
             ("LZ4 frames", data.chunks(7000).flat_map(|part| lz4_frame(part, 100)).collect(), data.len()),
             ("an empty LZ4 frame between", [lz4_frame(b"", 1), lz4_frame(&data, 65_536)].concat(), data.len()),
             ("zstd frames without sizes", unsized_frames(9000), data.len()),
@@ -251,6 +274,7 @@ mod tests {
         ];
         let twice = [data.clone(), data.clone()].concat();
         for (what, stream, len) in streams {
+            let twice = if what.contains("dense") { &zeros } else { &twice };
             assert!(decoded(stream.clone()).unwrap() == twice[..len], "{what}");
             for keep in [stream.len() - 1, stream.len() * 2 / 3, stream.len() / 2] {
                 let mut out = Vec::new();
