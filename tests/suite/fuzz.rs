@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use monofo::error::Class;
 
+use crate::damaged::sample;
 use crate::harness::assert_same;
-use crate::hostile::{guarded, outside, sample, unpack};
+use crate::hostile::{guarded, outside, unpack};
 use crate::tars::{Tar, compressed};
 
 const ROUNDS: u64 = 800;

@@ -329,7 +329,7 @@ fn what_is_there_is_merged_or_replaced() {
 #[test]
 fn the_same_archive_twice_gives_the_same_tree() {
     let sandbox = guarded();
-    let archive = crate::hostile::sample();
+    let archive = crate::damaged::sample();
     let sandbox = into(sandbox, archive.clone());
     let once = walk(&sandbox.work("out"));
     let sandbox = into(sandbox, archive);
