@@ -5,8 +5,9 @@
 //! | layer | modules | what they do |
 //! |---|---|---|
 //! | ground | [`error`], [`mod@env`], [`text`], [`cancel`], [`context`], [`pipe`], [`artifact`], [`location`] | classes of failure, the environment, words for people, stopping and counting, names, places |
-//! | formats | [`collect`], [`archive`] | patterns and lists to a file set; file set to archive bytes and back |
+//! | formats | [`collect`], [`chunk`], [`archive`] | patterns and lists to a file set; a stream to chunks; file set to archive bytes and back |
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
+//! | chunk store | [`chunk_store`] | chunks under their ids: folder, S3, GCS, HTTP; in order, with a cache |
 //! | engine | [`engine`] | one upload, one download |
 //! | configuration | [`config`] | environment and plugin configuration to requests |
 //! | edge | [`cli`], [`commands`], [`report`] | command line, hooks, what people see |
@@ -14,6 +15,8 @@
 pub mod archive;
 pub mod artifact;
 pub mod cancel;
+pub mod chunk;
+pub mod chunk_store;
 pub mod cli;
 pub mod collect;
 pub mod commands;
