@@ -15,25 +15,31 @@ pub enum Format {
     TarLz4,
     /// `.tar.zst`.
     TarZst,
+    /// `.catar`: casync's archive, uncompressed.
+    Catar,
+    /// `.catar.caibx`: the index of a catar whose chunks are in a chunk store.
+    CatarCaibx,
     /// Any other name: one file, sent as it is.
     Plain,
 }
 
 impl Format {
-    /// The format a name asks for. `.catar` and `.catar.caibx` are names of a format to come and are refused.
+    /// The format a name asks for. Other indexes of chunks than those of a catar are read, and not made.
     pub fn of(name: &str) -> Result<Format> {
-        const SUFFIXES: [(&str, Format); 5] = [
+        const SUFFIXES: [(&str, Format); 7] = [
+            (".catar.caibx", Format::CatarCaibx),
+            (".catar", Format::Catar),
             (".tar", Format::Tar),
             (".tar.gz", Format::TarGz),
             (".tgz", Format::TarGz),
             (".tar.lz4", Format::TarLz4),
             (".tar.zst", Format::TarZst),
         ];
-        if [".catar", ".caibx", ".caidx"].iter().any(|suffix| name.ends_with(suffix)) {
-            return Err(Error::usage(format_args!("`{name}`: this version does not make or read casync archives yet"))
-                .hint("use a name ending in .tar.zst (small), .tar.lz4 (fast), .tar.gz or .tar"));
-        }
         let found = SUFFIXES.iter().find(|(suffix, _)| name.ends_with(suffix));
+        if found.is_none() && [".caibx", ".caidx"].iter().any(|suffix| name.ends_with(suffix)) {
+            return Err(Error::usage(format_args!("`{name}` names an index of chunks, but not of a .catar"))
+                .hint("end the name in .catar.caibx"));
+        }
         Ok(found.map_or(Format::Plain, |(_, format)| *format))
     }
 
@@ -145,7 +151,9 @@ mod tests {
         ] {
             assert_eq!(Format::of(name).unwrap(), format, "{name}");
         }
-        for name in ["a.catar", "a.catar.caibx"] {
+        assert_eq!(Format::of("a.catar").unwrap(), Format::Catar);
+        assert_eq!(Format::of("x/a.catar.caibx").unwrap(), Format::CatarCaibx);
+        for name in ["a.caibx", "a.caidx", "a.tar.caibx"] {
             assert_eq!(Format::of(name).unwrap_err().class(), Class::Usage);
         }
     }

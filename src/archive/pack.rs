@@ -7,22 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
-
 use super::codec::{Codec, Encoder};
-use super::tar::layout::{Layout, Part};
+use super::source::{Source, Stream, as_len};
 use super::tar::read::check_is_tar;
-use crate::collect::{Entry, FileSet, Kind, stamp};
 use crate::context::Context;
-use crate::error::{Class, Error, Result, from_io};
-use crate::text::Shown;
+use crate::error::{Result, from_io};
+use crossbeam_channel::{Receiver, Sender};
 
 /// Input and output of one span. The vectors only ever grow, since clearing memory anew costs as much as filling it;
 /// the lengths say how much of them counts.
@@ -170,34 +163,26 @@ pub fn compress(
     })
 }
 
-/// Packs `files`, which lie below `root`, and writes the archive. Returns the number of bytes written. Blocks.
+/// Makes a stream of selected files, compresses it, and writes the archive. Returns the number of bytes written. Blocks.
 ///
 /// A file that changed or vanished since it was selected is an error of class [`Class::Changed`] naming it; what has
 /// been written by then is of no use.
-pub fn pack(root: &Path, files: &FileSet, codec: Codec, out: &mut dyn Write, context: &Context) -> Result<u64> {
-    let layout = Layout::new(files)?;
-    let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(
-        |errno| {
-            Error::failed(format_args!("cannot open `{}`", Shown::path(root))).caused_by(std::io::Error::from(errno))
-        },
-    )?;
+pub fn pack(
+    stream: &dyn Stream,
+    source: &Source<'_>,
+    codec: Codec,
+    out: &mut dyn Write,
+    context: &Context,
+) -> Result<u64> {
     let block_size = codec.block_size() as u64;
-    let blocks = layout.len().div_ceil(block_size);
+    let blocks = stream.len().div_ceil(block_size);
     let cores = thread::available_parallelism().map_or(1, usize::from).min(codec.max_threads());
     let workers = usize::try_from(blocks).unwrap_or(usize::MAX).min(cores);
     let spans = Mutex::new(0..blocks);
     let (sender, receiver) = crossbeam_channel::unbounded();
     thread::scope(|scope| {
         for _ in 0..workers {
-            let worker = Worker {
-                layout: &layout,
-                files,
-                root: root.as_fd(),
-                codec,
-                spans: &spans,
-                sender: sender.clone(),
-                context,
-            };
+            let worker = Worker { stream, source, codec, spans: &spans, sender: sender.clone(), context };
             scope.spawn(move || worker.run());
         }
         drop(sender);
@@ -213,9 +198,8 @@ pub fn pack(root: &Path, files: &FileSet, codec: Codec, out: &mut dyn Write, con
 type Filled = (u64, Result<Lent>);
 
 struct Worker<'a> {
-    layout: &'a Layout<'a>,
-    files: &'a FileSet,
-    root: BorrowedFd<'a>,
+    stream: &'a dyn Stream,
+    source: &'a Source<'a>,
     codec: Codec,
     spans: &'a Mutex<std::ops::Range<u64>>,
     sender: Sender<Filled>,
@@ -246,92 +230,13 @@ impl Worker<'_> {
         scratch: &mut Vec<u8>,
         encoder: &mut Option<Box<dyn Encoder>>,
     ) -> Result<()> {
-        self.context.cancel.check()?;
         let block = self.codec.block_size() as u64;
         let start = index * block;
-        let end = (start + block).min(self.layout.len());
+        let end = (start + block).min(self.stream.len());
         buffer.start(self.codec.block_size());
-        self.layout.parts(start, end, scratch, |part| {
-            match part {
-                Part::Begin(entry) => self.look_again(entry)?,
-                Part::Bytes(bytes) => buffer.next(bytes.len()).copy_from_slice(bytes),
-                Part::Zeros(count) => buffer.next(as_len(count)).fill(0),
-                Part::Content { entry, offset, len } => {
-                    self.read(entry, offset, buffer.next(as_len(len)))?;
-                    self.context.progress.add(len);
-                }
-            }
-            Ok(())
-        })?;
+        self.source.fill(self.stream, start..end, buffer.next(as_len(end - start)), scratch, self.context)?;
         encode(self.codec, buffer, encoder)
     }
-
-    /// Fills `out` from a file, and makes sure that it is still what was selected.
-    fn read(&self, entry: &Entry, offset: u64, out: &mut [u8]) -> Result<()> {
-        let file = open_selected(self.root, self.files, entry)?;
-        let mut have = 0;
-        while have < out.len() {
-            match rustix::io::pread(&file, &mut out[have..], offset + have as u64) {
-                Ok(0) => return Err(changed(self.files.name(entry), "became shorter")),
-                Ok(n) => have += n,
-                Err(Errno::INTR) => {}
-                Err(Errno::ISDIR) => return Err(changed(self.files.name(entry), "was replaced")),
-                Err(errno) => return Err(unreadable(self.files.name(entry), errno)),
-            }
-        }
-        check_unchanged(&file, self.files, entry)
-    }
-
-    /// Looks once more at what has no content to be read: an empty file or a link.
-    fn look_again(&self, entry: &Entry) -> Result<()> {
-        if entry.size > 0 || entry.kind == Kind::Dir {
-            return Ok(());
-        }
-        let name = self.files.name(entry);
-        let stat = rustix::fs::statat(self.root, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| match errno {
-            Errno::NOENT | Errno::NOTDIR => changed(name, "vanished"),
-            errno => unreadable(name, errno),
-        })?;
-        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
-        let same_size = entry.kind != Kind::File || stat.st_size == 0;
-        let same = is_link == (entry.kind == Kind::Symlink) && same_size && same_time(&stat, entry);
-        if same { Ok(()) } else { Err(changed(name, "changed")) }
-    }
-}
-
-/// Opens a selected file for reading. Neither a link nor a FIFO that took its place is followed or waited for.
-pub(crate) fn open_selected(root: BorrowedFd<'_>, files: &FileSet, entry: &Entry) -> Result<OwnedFd> {
-    let name = files.name(entry);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    rustix::fs::openat(root, name, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOENT | Errno::NOTDIR => changed(name, "vanished"),
-        Errno::LOOP | Errno::NXIO => changed(name, "was replaced"),
-        errno => unreadable(name, errno),
-    })
-}
-
-/// Fails with [`Class::Changed`] unless an open file has the size and time that it was selected with.
-pub(crate) fn check_unchanged(file: &OwnedFd, files: &FileSet, entry: &Entry) -> Result<()> {
-    let name = files.name(entry);
-    let stat = rustix::fs::fstat(file).map_err(|errno| unreadable(name, errno))?;
-    let same = u64::try_from(stat.st_size) == Ok(entry.size) && same_time(&stat, entry);
-    if same { Ok(()) } else { Err(changed(name, "changed")) }
-}
-
-fn same_time(stat: &Stat, entry: &Entry) -> bool {
-    i128::from(stat.st_mtime) == i128::from(entry.mtime)
-        && i128::from(stat.st_mtime_nsec) == i128::from(entry.mtime_nanos)
-        // Only where both are known: see there.
-        && stamp(stat).zip(entry.stamp).is_none_or(|(now, then)| now == then)
-}
-
-fn changed(name: &[u8], how: &str) -> Error {
-    Error::new(Class::Changed, format_args!("`{}` {how} while it was packed", Shown(name)))
-        .hint("make sure that nothing writes to these files, or changes their modes or links, while they are packed, and try again")
-}
-
-fn unreadable(name: &[u8], errno: Errno) -> Error {
-    Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
 }
 
 fn encode(codec: Codec, buffer: &mut Buffer, encoder: &mut Option<Box<dyn Encoder>>) -> Result<()> {
@@ -363,11 +268,6 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
         }
     }
     Ok(have)
-}
-
-/// A length within one block.
-fn as_len(len: u64) -> usize {
-    usize::try_from(len).unwrap_or(usize::MAX)
 }
 
 /// Owns the receiver: when this returns early, what is queued is dropped and its buffers go back, so that no worker

@@ -1,4 +1,4 @@
-//! Unpacking: a tar stream to files, created by several threads at a time.
+//! Unpacking: members of an archive to files, created by several threads at a time.
 //!
 //! The calling thread reads members, makes folders and links, and hands files to writers: small ones in batches of
 //! whole runs, large ones through a channel of their own. Nothing outside the target folder is touched, see
@@ -7,15 +7,18 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::io::BufRead;
 use std::path::Path;
 
+use super::catar;
 use super::codec::Content;
-use super::tar::read::{Member, MemberKind, TarReader};
+use super::member::{Member, MemberKind, Members};
+use super::tar::read::TarReader;
 use super::tree::{Attributes, SafePath, Tree};
 use super::writers::Writers;
 use crate::collect::{leads_out, links_warning};
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, from_io};
 use crate::text::{Count, Shown};
 
 /// What was unpacked.
@@ -31,15 +34,21 @@ pub struct Unpacked {
     pub warnings: Vec<String>,
 }
 
-/// Unpacks a tar stream into a tree; `into` is its name in messages. Blocks.
+/// Unpacks a tar or catar stream into a tree; `into` is its name in messages. Blocks.
 ///
 /// Entries that could touch anything outside are an error of class `Refused`, broken streams one of class `Damaged`;
 /// what had been unpacked before stays, the file being written does not.
-pub fn unpack(input: Content, tree: Tree, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
+pub fn unpack(mut input: Content, tree: Tree, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
     let mut done = Unpacked::default();
+    let begins = input.fill_buf().map_err(|e| from_io("cannot read the archive", e))?;
+    let reader: Box<dyn Members> = if catar::is_catar(begins) {
+        Box::new(catar::read::CatarReader::new(input))
+    } else {
+        Box::new(TarReader::new(input))
+    };
     let result = Writers::with(context, |writers| {
         Unpacker {
-            reader: TarReader::new(input),
+            reader,
             tree,
             writers,
             seen: Seen::default(),
@@ -73,7 +82,7 @@ const MOST_LINK_BYTES: usize = 8 << 20;
 const MOST_DIR_BYTES: usize = 64 << 20;
 
 struct Unpacker<'a, 'w> {
-    reader: TarReader,
+    reader: Box<dyn Members>,
     tree: Tree,
     writers: &'a mut Writers<'w>,
     seen: Seen,
@@ -109,6 +118,7 @@ impl Unpacker<'_, '_> {
         }
         self.settle()?;
         self.finish_dirs(None)?;
+        self.done.warnings.extend(self.reader.warnings());
         if self.leading_out > 0 {
             self.done.warnings.push(links_warning(self.leading_out));
         }

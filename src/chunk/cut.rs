@@ -197,9 +197,10 @@ impl Chooser {
         let hit = scan.hits.get(scan.hits.partition_point(|hit| *hit < from)).copied().filter(|hit| *hit <= to);
         let upto = hit.unwrap_or(to);
         let holes = &scan.holes[scan.holes.partition_point(|hole| *hole.end() < from)..];
-        let in_hole = holes.iter().take_while(|hole| *hole.start() < upto).find_map(|hole| {
-            segment.next_hit(from.max(*hole.start()), upto.min(*hole.end()), self.rule.divisor)
-        });
+        let in_hole = holes
+            .iter()
+            .take_while(|hole| *hole.start() < upto)
+            .find_map(|hole| segment.next_hit(from.max(*hole.start()), upto.min(*hole.end()), self.rule.divisor));
         in_hole.or(hit)
     }
 }

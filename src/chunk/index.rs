@@ -270,7 +270,8 @@ mod tests {
 
     #[test]
     fn flags_of_both_programs_are_taken() {
-        for flags in [BLOB, 0x9000_0000_0000_0000, 0xa000_0000_0000_0000, 0x8000_0000_0000_0000, 0xb000_0000_1000_1f22] {
+        for flags in [BLOB, 0x9000_0000_0000_0000, 0xa000_0000_0000_0000, 0x8000_0000_0000_0000, 0xb000_0000_1000_1f22]
+        {
             assert_eq!(check_flags(flags), Ok(()));
         }
         assert_eq!(check_flags(0xb000_0001_ffef_fe26), Ok(()), "casync's, for a folder");

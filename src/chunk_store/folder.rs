@@ -55,7 +55,9 @@ impl FolderStore {
         };
         let hint = match error.kind() {
             ErrorKind::PermissionDenied => "check who owns the store's folder and its mode",
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there; `monofo gc chunks` removes what no index needs",
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                "make room there; `monofo gc chunks` removes what no index needs"
+            }
             ErrorKind::ReadOnlyFilesystem => "mount it writable, or use another folder",
             _ => "check that the folder can be used",
         };
@@ -97,7 +99,9 @@ impl FolderStore {
     fn names(&self, folder: &Path) -> Result<Vec<String>> {
         let failed = |error| self.failed("list", folder, error);
         let entries = match fs::read_dir(folder) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
             other => other.map_err(failed)?,
         };
         let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().into_string().ok());

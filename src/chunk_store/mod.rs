@@ -9,12 +9,17 @@
 //! and writers of the same chunk do not disturb each other. The interface blocks; a store says how many calls at a time it
 //! is worth making.
 
+mod cache;
 mod folder;
+mod seed;
+mod tidy;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+pub use self::cache::Cache;
 pub use self::folder::FolderStore;
+pub use self::seed::{NewSeed, Seed, Seeds};
 use crate::chunk::{ChunkId, Form};
 use crate::error::Result;
 
@@ -73,6 +78,18 @@ pub trait ChunkStore: Send + Sync {
     /// Whether this is a folder of this machine, where reading costs no more than from a cache.
     fn is_local(&self) -> bool {
         false
+    }
+}
+
+/// Opens the store of a location.
+pub fn open(
+    text: &std::ffi::OsStr,
+    _env: &crate::env::Env,
+    cancel: &crate::cancel::Cancel,
+) -> Result<std::sync::Arc<dyn ChunkStore>> {
+    match crate::location::Location::parse(text)? {
+        crate::location::Location::Folder(path) => Ok(std::sync::Arc::new(FolderStore::new(path, cancel.clone()))),
+        _ => Err(crate::error::Error::usage("not yet").hint("x")),
     }
 }
 

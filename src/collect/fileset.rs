@@ -189,6 +189,14 @@ impl FileSet {
         }
     }
 
+    /// The file that an entry's content is: itself, or for a hard link the entry that it is another name of.
+    pub fn content_of<'a>(&'a self, entry: &'a Entry) -> &'a Entry {
+        match entry.kind {
+            Kind::HardLink => &self.entries[entry.extra as usize],
+            _ => entry,
+        }
+    }
+
     /// The path of the entry that a hard link is another name of; it comes earlier in the set.
     pub fn link_target(&self, entry: &Entry) -> &[u8] {
         match entry.kind {

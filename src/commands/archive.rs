@@ -10,7 +10,8 @@ use std::time::Instant;
 use super::Commands;
 use crate::artifact::Format;
 use crate::cli::{Deflate, Inflate};
-use crate::engine::{self, Context, Counting, Outcome};
+use crate::config::chunks::chunks;
+use crate::engine::{self, Chunks, Context, Counting, Outcome};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::pipe::Pipe;
 use crate::report::{Severity, Verb};
@@ -23,7 +24,7 @@ impl Commands<'_> {
             let format = Format::of(&name)?;
             if !format.is_archive() {
                 return Err(Error::usage(format_args!("`{}` names no archive format", Shown::path(&deflate.output)))
-                    .hint("end it in .tar.zst, .tar.lz4, .tar.gz, .tgz or .tar"));
+                    .hint("end it in .tar.zst, .tar.lz4, .tar.gz, .tgz, .tar, .catar or .catar.caibx"));
             }
             let input = open(&deflate.tarfile, context)?;
             let making = || format!("cannot make `{}`", Shown::path(&deflate.output));
@@ -35,7 +36,7 @@ impl Commands<'_> {
                 .tempfile_in(folder)
                 .or_fail(making)?;
             let (content_bytes, artifact_bytes) =
-                engine::deflate(input, format, deflate.level, staged.as_file_mut(), context)
+                engine::deflate(input, format, deflate.level, staged.as_file_mut(), &self.chunks(), context)
                     .map_err(|e| e.context(format_args!("compressing `{}`", Shown::path(&deflate.tarfile))))?;
             staged.persist(&deflate.output).or_fail(making)?;
             Ok(Outcome { content_bytes, artifact_bytes, files: 1, moved: true, ..Outcome::default() })
@@ -46,17 +47,23 @@ impl Commands<'_> {
         self.one(Verb::Inflate, &inflate.archive, |context| {
             let input = open(&inflate.archive, context)?;
             let (input, travelled) = Counting::new(input);
-            let unpacked = engine::inflate(Box::new(input), &inflate.chdir, inflate.same_owner, context)
-                .map_err(|e| e.context(format_args!("unpacking `{}`", Shown::path(&inflate.archive))))?;
+            let (unpacked, chunks) =
+                engine::inflate(Box::new(input), &inflate.chdir, inflate.same_owner, &self.chunks(), context)
+                    .map_err(|e| e.context(format_args!("unpacking `{}`", Shown::path(&inflate.archive))))?;
             Ok(Outcome {
                 files: unpacked.files,
                 content_bytes: unpacked.bytes,
-                artifact_bytes: travelled.load(Ordering::Relaxed),
+                artifact_bytes: travelled.load(Ordering::Relaxed) + chunks.map_or(0, |chunks| chunks.moved_bytes),
+                chunks,
                 warnings: unpacked.warnings,
                 moved: true,
                 ..Outcome::default()
             })
         })
+    }
+
+    fn chunks(&self) -> Chunks {
+        chunks(self.env, self.cancel)
     }
 
     fn one(&self, verb: Verb, path: &Path, work: impl FnOnce(&Context) -> Result<Outcome>) -> u8 {

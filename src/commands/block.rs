@@ -7,7 +7,8 @@ use std::thread;
 
 use crate::artifact::ArtifactName;
 use crate::cancel::Cancel;
-use crate::engine::{self, Context, DownloadRequest, Outcome, Progress, UploadRequest};
+use crate::config::chunks::chunks;
+use crate::engine::{self, Chunks, Context, DownloadRequest, Outcome, Progress, UploadRequest};
 use crate::env::Env;
 use crate::error::{Class, Error, Result};
 use crate::report::{Report, Severity, Verb};
@@ -26,21 +27,28 @@ pub trait Mover: Sync {
     fn download(&self, request: &DownloadRequest, context: &Context) -> Result<Outcome>;
 }
 
-impl Mover for Arc<dyn Transport> {
+/// The engine, over a transport and, for artifacts of chunks, a chunk store.
+struct Engine {
+    transport: Arc<dyn Transport>,
+    chunks: Chunks,
+}
+
+impl Mover for Engine {
     fn place(&self) -> String {
-        self.as_ref().place()
+        self.transport.place()
     }
     fn upload(&self, request: &UploadRequest, context: &Context) -> Result<Outcome> {
-        engine::upload(request, self.as_ref(), context)
+        engine::upload(request, &*self.transport, &self.chunks, context)
     }
     fn download(&self, request: &DownloadRequest, context: &Context) -> Result<Outcome> {
-        engine::download(request, self.as_ref(), context)
+        engine::download(request, &*self.transport, &self.chunks, context)
     }
 }
 
-/// The engine, over the transport that the environment names.
+/// The engine, over the transport and the chunk store that the environment names.
 pub(super) fn open_mover(env: &Env, cancel: &Cancel) -> Result<Box<dyn Mover>> {
-    Ok(Box::new(transport::open(&transport::location(env)?, env, cancel)?))
+    let transport = transport::open(&transport::location(env)?, env, cancel)?;
+    Ok(Box::new(Engine { transport, chunks: chunks(env, cancel) }))
 }
 
 /// One artifact to move.

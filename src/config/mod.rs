@@ -3,6 +3,7 @@
 //! [`listing`] finds the plugin's configuration, [`plugin`] turns it into requests; [`mistakes`] and [`fields`] are how
 //! it reads JSON so that every mistake is told with its place. [`pipeline`] reads a whole pipeline file.
 
+pub mod chunks;
 pub mod fields;
 pub mod listing;
 pub mod mistakes;

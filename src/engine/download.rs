@@ -6,18 +6,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::chunks::{self, ChunkCounts, Chunks};
 use super::{DownloadRequest, Outcome};
 use crate::archive::codec;
 use crate::archive::tree::{SafePath, Tree};
 use crate::archive::unpack::{Unpacked, unpack};
 use crate::artifact::Format;
+use crate::chunk::{Index, MOST_INDEX_BYTES};
 use crate::context::Context;
-use crate::error::{IoContext, Result, from_io};
+use crate::error::{Error, IoContext, Result, from_io};
 use crate::text::Shown;
 use crate::transport::Transport;
 
 /// Downloads an artifact and unpacks it (or places it, when it is a plain file). Blocks.
-pub fn download(request: &DownloadRequest, transport: &dyn Transport, context: &Context) -> Result<Outcome> {
+pub fn download(
+    request: &DownloadRequest,
+    transport: &dyn Transport,
+    chunks: &Chunks,
+    context: &Context,
+) -> Result<Outcome> {
     let started = Instant::now();
     let name = &request.name;
     let format = name.format()?;
@@ -26,15 +33,18 @@ pub fn download(request: &DownloadRequest, transport: &dyn Transport, context: &
     let reader = Box::new(reader);
     let unpacked = if format == Format::Plain {
         context.progress.expect(download.size.unwrap_or(0));
-        place(reader, name.as_str(), open(request)?, context)
+        place(reader, name.as_str(), open(request)?, context).map(|unpacked| (unpacked, None))
     } else {
-        unpack_any(reader, open(request)?, &request.root.join(&request.into), request.same_owner, context)
+        let into = request.root.join(&request.into);
+        unpack_any(reader, || open(request), &into, request.same_owner, Some(name.as_str()), chunks, context)
     };
-    let unpacked = unpacked.map_err(|e| e.context(format_args!("downloading `{name}` ({})", download.from)))?;
+    let (unpacked, chunks) =
+        unpacked.map_err(|e| e.context(format_args!("downloading `{name}` ({})", download.from)))?;
     Ok(Outcome {
         files: unpacked.files,
         content_bytes: unpacked.bytes,
-        artifact_bytes: travelled.load(Ordering::Relaxed),
+        artifact_bytes: travelled.load(Ordering::Relaxed) + chunks.map_or(0, |chunks| chunks.moved_bytes),
+        chunks,
         took: started.elapsed(),
         warnings: unpacked.warnings,
         from: Some(download.from),
@@ -48,19 +58,45 @@ fn open(request: &DownloadRequest) -> Result<Tree> {
     Tree::open(&request.root)?.below(&into)
 }
 
-/// Unpacks an archive of any known compression below `into`, which is made when it is missing. Blocks.
-pub fn inflate(input: Box<dyn Read + Send>, into: &Path, same_owner: bool, context: &Context) -> Result<Unpacked> {
-    unpack_any(input, Tree::open(into)?, into, same_owner, context)
-}
-
-fn unpack_any(
+/// Unpacks an archive of any known compression below `into`, which is made when it is missing; of an index of chunks, the
+/// archive that it is the index of. Blocks.
+pub fn inflate(
     input: Box<dyn Read + Send>,
-    tree: Tree,
     into: &Path,
     same_owner: bool,
+    chunks: &Chunks,
     context: &Context,
-) -> Result<Unpacked> {
-    unpack(codec::decode(input, context)?, tree, into, same_owner, context)
+) -> Result<(Unpacked, Option<ChunkCounts>)> {
+    unpack_any(input, || Tree::open(into), into, same_owner, None, chunks, context)
+}
+
+/// `open` makes the folder: not before what is known about the archive has been checked.
+fn unpack_any(
+    mut input: Box<dyn Read + Send>,
+    open: impl FnOnce() -> Result<Tree>,
+    into: &Path,
+    same_owner: bool,
+    name: Option<&str>,
+    chunks: &Chunks,
+    context: &Context,
+) -> Result<(Unpacked, Option<ChunkCounts>)> {
+    let mut head = Vec::new();
+    input.by_ref().take(16).read_to_end(&mut head).map_err(|e| from_io("cannot read the archive", e))?;
+    let input = Box::new(io::Cursor::new(head.clone()).chain(input));
+    if !Index::is_index(&head) {
+        return Ok((unpack(codec::decode(input, context)?, open()?, into, same_owner, context)?, None));
+    }
+    let mut bytes = Vec::new();
+    input.take(MOST_INDEX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| from_io("cannot read the index", e))?;
+    if bytes.len() as u64 > MOST_INDEX_BYTES {
+        return Err(Error::damaged("the index is larger than 512 MiB"));
+    }
+    let index = Index::read(&bytes)?;
+    let (content, fetched) = chunks::fetch(index, &chunks.get()?, name, context)?;
+    let mut unpacked = unpack(content, open()?, into, same_owner, context)?;
+    let (counts, warnings) = fetched.finish();
+    unpacked.warnings.extend(warnings);
+    Ok((unpacked, Some(counts)))
 }
 
 /// Puts a plain file at its name below `into`: written beside its place, then renamed, following no link.

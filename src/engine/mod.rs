@@ -2,12 +2,14 @@
 //!
 //! The engine never prints. It returns an [`Outcome`], calls back nothing but [`Progress`], and can be stopped.
 
+pub mod chunks;
 mod download;
 mod upload;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::chunks::{ChunkCounts, Chunking, Chunks};
 use crate::artifact::ArtifactName;
 use crate::transport::Pick;
 
@@ -93,6 +95,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What the user should know, one sentence each: globs without a match, files left out.
     pub warnings: Vec<String>,
+    /// What became of its chunks, when it is made of such.
+    pub chunks: Option<ChunkCounts>,
     /// For a download, where it came from.
     pub from: Option<String>,
     /// False when nothing was selected and so nothing was uploaded.

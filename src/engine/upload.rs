@@ -6,12 +6,14 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
+use super::chunks::{self, Chunks};
 use super::{IfEmpty, ListSource, Outcome, Selection, UploadRequest};
 use crate::archive::codec::{self, Codec};
-use crate::archive::pack;
+use crate::archive::source::{self, Source, Stream};
+use crate::archive::{catar, pack, tar};
 use crate::artifact::Format;
 use crate::cancel::Cancel;
-use crate::collect::{self, Entry, FileSet, Globs, Kind, Source};
+use crate::collect::{self, Entry, FileSet, Globs, Kind};
 use crate::context::Context;
 use crate::error::{Class, Error, IoContext, Result, from_io};
 use crate::pipe::Pipe;
@@ -19,7 +21,12 @@ use crate::text::{Count, Shown};
 use crate::transport::Transport;
 
 /// Packs the selected files and uploads them. Blocks. Nothing is published unless all went well.
-pub fn upload(request: &UploadRequest, transport: &dyn Transport, context: &Context) -> Result<Outcome> {
+pub fn upload(
+    request: &UploadRequest,
+    transport: &dyn Transport,
+    chunks: &Chunks,
+    context: &Context,
+) -> Result<Outcome> {
     let started = Instant::now();
     let name = &request.name;
     let format = name.format()?;
@@ -46,16 +53,61 @@ pub fn upload(request: &UploadRequest, transport: &dyn Transport, context: &Cont
     context.progress.expect(outcome.content_bytes);
     let root = &request.selection.root;
     let plain = (format == Format::Plain).then(|| single_file(&files, name.as_str())).transpose()?;
+    // Before the upload begins: what is wrong with the store is found at once, and nothing is half there.
+    let index = (format == Format::CatarCaibx)
+        .then(|| store_chunks(root, &files, name.as_str(), &*chunks.get()?, &mut outcome, context))
+        .transpose()?;
     let mut upload = transport.upload(name)?;
-    outcome.artifact_bytes = match plain {
-        Some(entry) => copy_file(root, &files, entry, &mut *upload, context)?,
-        None => pack::pack(root, &files, codec, &mut *upload, context)?,
+    outcome.artifact_bytes = match (plain, index) {
+        (Some(entry), _) => copy_file(root, &files, entry, &mut *upload, context)?,
+        (None, Some(index)) => {
+            upload.write_all(&index).map_err(|e| from_io("cannot write the artifact", e))?;
+            index.len() as u64 + outcome.chunks.map_or(0, |chunks| chunks.moved_bytes)
+        }
+        (None, None) => {
+            let source = Source::new(root, &files)?;
+            pack::pack(&*stream(&files, format)?, &source, codec, &mut *upload, context)?
+        }
     };
     context.cancel.check()?;
     upload.finish()?;
     outcome.moved = true;
     outcome.took = started.elapsed();
     Ok(outcome)
+}
+
+/// The stream of an archive format, before compression.
+fn stream(files: &FileSet, format: Format) -> Result<Box<dyn Stream + '_>> {
+    Ok(match format {
+        Format::Catar | Format::CatarCaibx => Box::new(catar::layout::Layout::new(files)?),
+        _ => Box::new(tar::layout::Layout::new(files)?),
+    })
+}
+
+/// Stores a catar's chunks, and returns its index as a file.
+fn store_chunks(
+    root: &Path,
+    files: &FileSet,
+    name: &str,
+    chunking: &chunks::Chunking,
+    outcome: &mut Outcome,
+    context: &Context,
+) -> Result<Vec<u8>> {
+    let stream = stream(files, Format::CatarCaibx)?;
+    let source = Source::new(root, files)?;
+    let seed = chunking.seeds.as_ref().and_then(|seeds| seeds.begin(name, stream.len()));
+    let stored = chunks::store(&*stream, &source, chunking, seed.as_ref(), context);
+    let (index, counts) = stored.map_err(|e| {
+        e.context(format_args!(
+            "nothing was uploaded; what chunk store `{}` holds by now stays",
+            chunking.store.place()
+        ))
+    })?;
+    if let (Some(seeds), Some(seed)) = (&chunking.seeds, &seed) {
+        outcome.warnings.extend(seeds.publish(seed, &index));
+    }
+    outcome.chunks = Some(counts);
+    Ok(index.write())
 }
 
 /// Compresses a tar file (or what a reader gives) into the format that `format` names. Any known compression of the
@@ -65,10 +117,44 @@ pub fn deflate(
     format: Format,
     level: Option<i32>,
     out: &mut dyn Write,
+    chunks: &Chunks,
     context: &Context,
 ) -> Result<(u64, u64)> {
     let codec = Codec::new(format, level)?;
+    if matches!(format, Format::Catar | Format::CatarCaibx) {
+        return convert(input, format, out, chunks, context);
+    }
     pack::compress(codec::decode(input, context)?, codec, out, context)
+}
+
+/// An archive of any kind to a catar, or to its index and chunks. Names come sorted in a catar, so the files are unpacked
+/// first, into a folder of their own that is removed again.
+fn convert(
+    input: Box<dyn Read + Send>,
+    format: Format,
+    out: &mut dyn Write,
+    chunks: &Chunks,
+    context: &Context,
+) -> Result<(u64, u64)> {
+    let unpacked = tempfile::Builder::new().prefix("monofo-").tempdir().or_fail(|| "cannot make a temporary folder")?;
+    super::inflate(input, unpacked.path(), false, chunks, context)?;
+    let everything = Selection {
+        root: unpacked.path().to_owned(),
+        list: None,
+        globs: vec!["**".to_owned()],
+        ..Selection::default()
+    };
+    let files = select(&everything, context)?.files;
+    let content = files.entries().iter().map(|entry| files.content_of(entry).size).sum();
+    if format == Format::Catar {
+        let source = Source::new(unpacked.path(), &files)?;
+        let written = pack::pack(&*stream(&files, format)?, &source, Codec::None, out, context)?;
+        return Ok((content, written));
+    }
+    let mut outcome = Outcome::default();
+    let index = store_chunks(unpacked.path(), &files, "deflated", &*chunks.get()?, &mut outcome, context)?;
+    out.write_all(&index).or_fail(|| "cannot write the index")?;
+    Ok((content, index.len() as u64 + outcome.chunks.map_or(0, |chunks| chunks.moved_bytes)))
 }
 
 fn select(selection: &Selection, context: &Context) -> Result<collect::Selected> {
@@ -77,7 +163,8 @@ fn select(selection: &Selection, context: &Context) -> Result<collect::Selected>
     if list.is_none() && !globs.selects() {
         return Err(Error::usage("no files are asked for").hint("give globs, or a list of paths with --files-from"));
     }
-    let source = Source { root: &selection.root, globs: &globs, list, null_separated: selection.null_separated };
+    let source =
+        collect::Source { root: &selection.root, globs: &globs, list, null_separated: selection.null_separated };
     collect::select(source, &context.cancel)
 }
 
@@ -138,8 +225,8 @@ fn single_file<'a>(files: &'a FileSet, name: &str) -> Result<&'a Entry> {
 fn copy_file(root: &Path, files: &FileSet, entry: &Entry, out: &mut dyn Write, context: &Context) -> Result<u64> {
     let shown = Shown(files.name(entry)).to_string();
     let root = File::open(root).or_fail(|| "cannot open the working directory")?;
-    let opened = pack::open_selected(root.as_fd(), files, entry)?;
-    pack::check_unchanged(&opened, files, entry)?;
+    let opened = source::open_selected(root.as_fd(), files, entry)?;
+    source::check_unchanged(&opened, files, entry)?;
     let mut file = File::from(opened);
     let mut buffer = vec![0; 1 << 20];
     let mut total = 0;
@@ -153,6 +240,6 @@ fn copy_file(root: &Path, files: &FileSet, entry: &Entry, out: &mut dyn Write, c
         context.progress.add(n as u64);
         total += n as u64;
     }
-    pack::check_unchanged(&file.into(), files, entry)?;
+    source::check_unchanged(&file.into(), files, entry)?;
     Ok(total)
 }

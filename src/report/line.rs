@@ -1,6 +1,6 @@
 //! The words of one line.
 
-use crate::engine::Outcome;
+use crate::engine::{ChunkCounts, Outcome};
 use crate::report::Verb;
 use crate::text::{Bytes, Count, Shown, Took};
 
@@ -12,12 +12,27 @@ pub(super) fn outcome(verb: Verb, name: &str, outcome: &Outcome) -> String {
     if content > 0 {
         line.push_str(&format!(" ({:.0} %)", artifact as f64 * 100.0 / content as f64));
     }
+    if let Some(chunks) = &outcome.chunks {
+        line.push_str(&self::chunks(verb, chunks));
+    }
     line.push_str(&format!(", {}", Took(outcome.took)));
     let seconds = outcome.took.as_secs_f64();
     if seconds > 0.0 && content > 0 {
         line.push_str(&format!(", {}/s", Bytes((content as f64 / seconds) as u64)));
     }
     line
+}
+
+/// How much of an archive travelled.
+fn chunks(verb: Verb, counts: &ChunkCounts) -> String {
+    let how = if verb.makes_artifact() { "new" } else { "fetched" };
+    let mut text = format!(", {} of {} {how}", counts.moved, Count(counts.total, "chunk"));
+    for (count, place) in [(counts.from_seed, "seed"), (counts.from_cache, "cache")] {
+        if count > 0 {
+            text.push_str(&format!(", {count} from the {place}"));
+        }
+    }
+    text
 }
 
 /// Text whose control characters are escaped. A line break stays one, but what follows is indented, so that it cannot

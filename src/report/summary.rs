@@ -56,6 +56,13 @@ fn artifact(name: &str, result: &str, outcome: &Outcome, error: Value) -> Value 
         "files": outcome.files,
         "content_bytes": outcome.content_bytes,
         "artifact_bytes": outcome.artifact_bytes,
+        "chunks": outcome.chunks.map(|chunks| json!({
+            "total": chunks.total,
+            "moved": chunks.moved,
+            "moved_bytes": chunks.moved_bytes,
+            "from_seed": chunks.from_seed,
+            "from_cache": chunks.from_cache,
+        })),
         "seconds": (outcome.took.as_secs_f64() * 1000.0).round() / 1000.0,
         "from": outcome.from,
         "warnings": outcome.warnings,

@@ -96,7 +96,7 @@ impl Content {
     pub const MAY_KEEP: usize = FEWEST_BUFFERS - 2;
 
     /// Starts reading.
-    pub(super) fn new(decoder: Box<dyn Decode>, context: &Context) -> Self {
+    pub(crate) fn new(decoder: Box<dyn Decode>, context: &Context) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let most = cores.min(MOST_THREADS).div_ceil(context.at_once);
         let threads = if decoder.in_parallel() { most } else { 1 };

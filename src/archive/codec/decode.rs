@@ -10,13 +10,13 @@ use crate::error::{Class, Error, Result, from_io};
 pub(super) const RUN: usize = 512 << 10;
 
 /// Makes content of packed bytes, replacing what is in the second buffer, on whichever thread.
-pub(super) type Unpack = Box<dyn FnOnce(&[u8], &mut Vec<u8>) -> io::Result<()> + Send>;
+pub(crate) type Unpack = Box<dyn FnOnce(&[u8], &mut Vec<u8>) -> io::Result<()> + Send>;
 
 /// Sees the content of a step when that of all steps before has been seen.
-pub(super) type Check = Box<dyn FnOnce(&[u8]) -> io::Result<()> + Send>;
+pub(crate) type Check = Box<dyn FnOnce(&[u8]) -> io::Result<()> + Send>;
 
 /// What a decoder has to give next.
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Content, in `out`.
     Content(Option<Check>),
     /// Bytes in `packed` that become content.
@@ -26,7 +26,7 @@ pub(super) enum Step {
 }
 
 /// Reads a stream step by step. Steps can be unpacked side by side; their content counts in the order of the steps.
-pub(super) trait Decode: Send {
+pub(crate) trait Decode: Send {
     /// Whether steps are worth several threads.
     fn in_parallel(&self) -> bool {
         false

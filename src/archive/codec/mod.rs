@@ -17,6 +17,7 @@ mod zst;
 
 pub use content::{Content, Piece};
 pub use decode::decode;
+pub(crate) use decode::{Decode, Step};
 
 use crate::artifact::Format;
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ impl Codec {
         let codec = match format {
             Format::TarGz => Codec::Gzip(level_of("gzip", 1..=9, 6)?.unsigned_abs()),
             Format::TarZst => Codec::Zstd(level_of("zstd", 1..=19, zst::DEFAULT_LEVEL)?),
-            Format::TarLz4 | Format::Tar | Format::Plain => {
+            Format::TarLz4 | Format::Tar | Format::Catar | Format::CatarCaibx | Format::Plain => {
                 if level.is_some() {
                     return Err(Error::usage("only .tar.gz and .tar.zst have compression levels")
                         .hint("leave out --level, or use a .tar.zst name"));

@@ -7,6 +7,7 @@
 //! becomes newer than what it was made from), symbolic links with mode 0777. Pax records are written only where the
 //! ustar header cannot hold a name, link, size or time.
 
+use crate::archive::source::{Part, Stream};
 use crate::archive::tar::{BLOCK, padded};
 use crate::collect::{Entry, FileSet, Kind};
 use crate::error::{Error, Result};
@@ -20,26 +21,6 @@ pub struct Layout<'a> {
     files: &'a FileSet,
     /// Where each member starts; one more element for the end of the last.
     starts: Vec<u64>,
-}
-
-/// A part of the stream.
-#[derive(Debug)]
-pub enum Part<'a> {
-    /// A member's header begins here; its bytes follow as parts of their own.
-    Begin(&'a Entry),
-    /// These bytes.
-    Bytes(&'a [u8]),
-    /// This many bytes of a file's content, starting at `offset`.
-    Content {
-        /// The file.
-        entry: &'a Entry,
-        /// Where in the file.
-        offset: u64,
-        /// How many bytes.
-        len: u64,
-    },
-    /// This many zero bytes.
-    Zeros(u64),
 }
 
 impl<'a> Layout<'a> {
@@ -61,11 +42,6 @@ impl<'a> Layout<'a> {
         Ok(Layout { files, starts })
     }
 
-    /// Length of the whole stream in bytes.
-    pub fn len(&self) -> u64 {
-        self.members_end() + 2 * BLOCK
-    }
-
     /// Whether the stream has no members. Even then it has an end.
     pub fn is_empty(&self) -> bool {
         self.members_end() == 0
@@ -74,16 +50,19 @@ impl<'a> Layout<'a> {
     fn members_end(&self) -> u64 {
         self.starts.last().copied().unwrap_or(0)
     }
+}
 
-    /// Calls back with the parts of the stream from `start` to `end`, in order.
-    ///
-    /// `scratch` holds the header being made; keep one per thread.
-    pub fn parts(
+impl Stream for Layout<'_> {
+    fn len(&self) -> u64 {
+        self.members_end() + 2 * BLOCK
+    }
+
+    fn parts(
         &self,
         start: u64,
         end: u64,
         scratch: &mut Vec<u8>,
-        mut part: impl FnMut(Part<'_>) -> Result<()>,
+        part: &mut dyn FnMut(Part<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut at = start;
         let mut index = self.starts.partition_point(|member| *member <= start).saturating_sub(1);

@@ -9,53 +9,12 @@ use super::pax::Pax;
 use super::sparse::{self, Extent};
 use super::{BLOCK, padded};
 use crate::archive::codec::{Content, Piece};
+use crate::archive::member::{Member, MemberKind, Members};
 use crate::error::{Error, Result, from_io};
 use crate::text::Shown;
 
 /// Longest extended header or long name that is read.
 const MOST_EXTENDED: u64 = 1 << 20;
-
-/// What a member is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MemberKind {
-    /// A regular file.
-    File,
-    /// A folder.
-    Dir,
-    /// A symbolic link with this text.
-    Symlink(Vec<u8>),
-    /// Another name of the member with this path.
-    HardLink(Vec<u8>),
-    /// A device, FIFO or something else that is never unpacked.
-    Special(&'static str),
-}
-
-/// One member of an archive.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// Path as stored.
-    pub path: Vec<u8>,
-    /// What it is.
-    pub kind: MemberKind,
-    /// Permission bits as stored, set-id bits included.
-    pub mode: u32,
-    /// Owner as stored.
-    pub uid: u64,
-    /// Group as stored.
-    pub gid: u64,
-    /// Modification time, seconds since 1970.
-    pub mtime: i64,
-    /// Modification time, nanoseconds part.
-    pub mtime_nanos: u32,
-    /// Size of the file once unpacked.
-    pub size: u64,
-    /// Bytes of content stored in the archive, to be taken with [`TarReader::take`].
-    pub stored: u64,
-    /// Where the stored bytes belong when the file is sparse.
-    pub extents: Option<Vec<Extent>>,
-    /// Where in the stream its header starts.
-    pub offset: u64,
-}
 
 /// Reads members one after another.
 pub struct TarReader {
@@ -70,20 +29,8 @@ pub struct TarReader {
     global: Pax,
 }
 
-impl TarReader {
-    /// A reader at the start of a stream.
-    pub fn new(input: Content) -> Self {
-        TarReader { input, offset: 0, content_left: 0, padding: 0, current: Vec::new(), global: Pax::default() }
-    }
-
-    /// Bytes of the stream read so far.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// Goes to the next member, skipping what is left of the current one. `None` at the proper end of the archive,
-    /// after the rest of the input has been checked to be padding.
-    pub fn next_member(&mut self) -> Result<Option<Member>> {
+impl Members for TarReader {
+    fn next_member(&mut self) -> Result<Option<Member>> {
         self.skip(self.content_left + self.padding)?;
         self.content_left = 0;
         self.padding = 0;
@@ -137,8 +84,7 @@ impl TarReader {
         }
     }
 
-    /// Takes the next of the current member's content: at most so many bytes, and at least one while there are any.
-    pub fn take(&mut self, most: usize) -> Result<Piece> {
+    fn take(&mut self, most: usize) -> Result<Piece> {
         let most = usize::try_from(self.content_left).unwrap_or(usize::MAX).min(most);
         match self.input.piece(most) {
             Ok(Some(piece)) => {
@@ -149,6 +95,18 @@ impl TarReader {
             Ok(None) => Err(self.truncated()),
             Err(error) => Err(self.failed(error)),
         }
+    }
+}
+
+impl TarReader {
+    /// A reader at the start of a stream.
+    pub fn new(input: Content) -> Self {
+        TarReader { input, offset: 0, content_left: 0, padding: 0, current: Vec::new(), global: Pax::default() }
+    }
+
+    /// Bytes of the stream read so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// Reads exactly this much of the current member's content.

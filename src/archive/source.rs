@@ -1,0 +1,174 @@
+//! Selected files as the bytes of an archive: any span of its stream, made by itself.
+//!
+//! A format's layout says what is where in its stream before any content is read ([`Stream`]); [`Source`] reads the content,
+//! and makes sure that it is what was selected.
+
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::collect::{Entry, FileSet, Kind, stamp};
+use crate::context::Context;
+use crate::error::{Class, Error, Result};
+use crate::text::Shown;
+
+/// A stream with everything in its place.
+pub trait Stream: Sync {
+    /// Length of the whole stream in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether it has no bytes; no archive is like that.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls back with the parts of the stream from `start` to `end`, in order.
+    ///
+    /// `scratch` holds the header being made; keep one per thread.
+    fn parts(
+        &self,
+        start: u64,
+        end: u64,
+        scratch: &mut Vec<u8>,
+        part: &mut dyn FnMut(Part<'_>) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// A part of a stream.
+#[derive(Debug)]
+pub enum Part<'a> {
+    /// A member's header begins here; its bytes follow as parts of their own.
+    Begin(&'a Entry),
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// This many bytes of a file's content, starting at `offset`.
+    Content {
+        /// The file.
+        entry: &'a Entry,
+        /// Where in the file.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+    },
+    /// This many zero bytes.
+    Zeros(u64),
+}
+
+/// Selected files below an open folder.
+pub struct Source<'a> {
+    files: &'a FileSet,
+    root: OwnedFd,
+}
+
+impl<'a> Source<'a> {
+    /// The files of a set, which lie below `root`.
+    pub fn new(root: &Path, files: &'a FileSet) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(root, flags, Mode::empty()) {
+            Ok(root) => Ok(Source { files, root }),
+            Err(errno) => Err(Error::failed(format_args!("cannot open `{}`", Shown::path(root)))
+                .caused_by(std::io::Error::from(errno))),
+        }
+    }
+
+    /// Fills `out` with a span of the stream. A file that changed or vanished since it was selected is an error of class
+    /// [`Class::Changed`] naming it. Blocks.
+    pub fn fill(
+        &self,
+        stream: &dyn Stream,
+        span: Range<u64>,
+        mut out: &mut [u8],
+        scratch: &mut Vec<u8>,
+        context: &Context,
+    ) -> Result<()> {
+        context.cancel.check()?;
+        let mut next = |len| out.split_off_mut(..len).unwrap_or_default();
+        stream.parts(span.start, span.end, scratch, &mut |part| {
+            match part {
+                Part::Begin(entry) => self.look_again(entry)?,
+                Part::Bytes(bytes) => next(bytes.len()).copy_from_slice(bytes),
+                Part::Zeros(count) => next(as_len(count)).fill(0),
+                Part::Content { entry, offset, len } => {
+                    self.read(entry, offset, next(as_len(len)))?;
+                    context.progress.add(len);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Fills `out` from a file, and makes sure that it is still what was selected.
+    fn read(&self, entry: &Entry, offset: u64, out: &mut [u8]) -> Result<()> {
+        let file = open_selected(self.root.as_fd(), self.files, entry)?;
+        let mut have = 0;
+        while have < out.len() {
+            match rustix::io::pread(&file, &mut out[have..], offset + have as u64) {
+                Ok(0) => return Err(changed(self.files.name(entry), "became shorter")),
+                Ok(n) => have += n,
+                Err(Errno::INTR) => {}
+                Err(Errno::ISDIR) => return Err(changed(self.files.name(entry), "was replaced")),
+                Err(errno) => return Err(unreadable(self.files.name(entry), errno)),
+            }
+        }
+        check_unchanged(&file, self.files, entry)
+    }
+
+    /// Looks once more at what has no content to be read: an empty file or a link.
+    fn look_again(&self, entry: &Entry) -> Result<()> {
+        if entry.size > 0 || entry.kind == Kind::Dir {
+            return Ok(());
+        }
+        let name = self.files.name(entry);
+        let stat = rustix::fs::statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => changed(name, "vanished"),
+            errno => unreadable(name, errno),
+        })?;
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        let same_size = entry.kind != Kind::File || stat.st_size == 0;
+        let same = is_link == (entry.kind == Kind::Symlink) && same_size && same_time(&stat, entry);
+        if same { Ok(()) } else { Err(changed(name, "changed")) }
+    }
+}
+
+/// Opens a selected file for reading. Neither a link nor a FIFO that took its place is followed or waited for.
+pub(crate) fn open_selected(root: BorrowedFd<'_>, files: &FileSet, entry: &Entry) -> Result<OwnedFd> {
+    let name = files.name(entry);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::openat(root, name, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => changed(name, "vanished"),
+        Errno::LOOP | Errno::NXIO => changed(name, "was replaced"),
+        errno => unreadable(name, errno),
+    })
+}
+
+/// Fails with [`Class::Changed`] unless an open file has the size and time that it was selected with.
+pub(crate) fn check_unchanged(file: &OwnedFd, files: &FileSet, entry: &Entry) -> Result<()> {
+    let name = files.name(entry);
+    let stat = rustix::fs::fstat(file).map_err(|errno| unreadable(name, errno))?;
+    let same = u64::try_from(stat.st_size) == Ok(entry.size) && same_time(&stat, entry);
+    if same { Ok(()) } else { Err(changed(name, "changed")) }
+}
+
+fn same_time(stat: &Stat, entry: &Entry) -> bool {
+    i128::from(stat.st_mtime) == i128::from(entry.mtime)
+        && i128::from(stat.st_mtime_nsec) == i128::from(entry.mtime_nanos)
+        // Only where both are known: see there.
+        && stamp(stat).zip(entry.stamp).is_none_or(|(now, then)| now == then)
+}
+
+fn changed(name: &[u8], how: &str) -> Error {
+    Error::new(Class::Changed, format_args!("`{}` {how} while it was packed", Shown(name)))
+        .hint("make sure that nothing writes to these files, or changes their modes or links, while they are packed, and try again")
+}
+
+fn unreadable(name: &[u8], errno: Errno) -> Error {
+    Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
+}
+
+/// A length within one block.
+pub(super) fn as_len(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,120 @@
+//! The environment into a chunk store, a cache, seeds, and how archives are cut.
+//!
+//! | variable | meaning | when it is not set |
+//! |---|---|---|
+//! | `MONOFO_DESYNC_STORE` | the chunk store | a folder under `.monofo`; in a job an error |
+//! | `MONOFO_DESYNC_CACHE` | a folder of this machine in front of it, or `none` | the user's cache folder, if the store is distant |
+//! | `MONOFO_DESYNC_SEED_DIR` | where archives stay as seeds, or `none` | the user's cache folder, if the store is distant |
+//! | `MONOFO_DESYNC_CHUNK_SIZE` | `MIN:AVG:MAX` in KiB | `16:64:256` |
+//! | `MONOFO_DESYNC_DIGEST` | `sha512-256` or `sha256` | `sha512-256` |
+
+use std::path::PathBuf;
+
+use crate::cancel::Cancel;
+use crate::chunk::{Digest, Sizes};
+use crate::chunk_store::{self, Cache, Seeds};
+use crate::engine::{Chunking, Chunks};
+use crate::env::Env;
+use crate::error::{Error, Result};
+
+/// Where chunks lie outside a job when nothing else is said, relative to the working directory.
+pub const DEFAULT_STORE: &str = ".monofo/chunks";
+
+/// How many bytes the cache may hold, and the seeds.
+const MOST_BYTES: u64 = 10 << 30;
+
+/// What artifacts of chunks need, opened when the first of them comes.
+pub fn chunks(env: &Env, cancel: &Cancel) -> Chunks {
+    let (env, cancel) = (env.clone(), cancel.clone());
+    Chunks::new(move || chunking(&env, &cancel))
+}
+
+fn chunking(env: &Env, cancel: &Cancel) -> Result<Chunking> {
+    let sizes = env.text("MONOFO_DESYNC_CHUNK_SIZE").map(Sizes::parse).transpose();
+    let sizes = sizes.map_err(|error| error.context("MONOFO_DESYNC_CHUNK_SIZE is wrong"))?.unwrap_or_default();
+    let digest = match env.text("MONOFO_DESYNC_DIGEST") {
+        None => Digest::default(),
+        Some(name) => Digest::parse(name).ok_or_else(|| {
+            Error::usage(format_args!("MONOFO_DESYNC_DIGEST names no digest: `{}`", name.escape_debug()))
+                .hint("set it to sha512-256 or sha256, or unset it")
+        })?,
+    };
+    let text = match env.path("MONOFO_DESYNC_STORE") {
+        Some(text) => text,
+        None if env.in_job() => {
+            return Err(Error::usage("no chunk store is configured for artifacts named .catar.caibx").hint(
+                "set MONOFO_DESYNC_STORE to s3://bucket/prefix, gs://bucket/prefix or a folder that all agents share",
+            ));
+        }
+        None => DEFAULT_STORE.into(),
+    };
+    let store = chunk_store::open(text.as_os_str(), env, cancel)
+        .map_err(|error| error.context("MONOFO_DESYNC_STORE is wrong"))?;
+    // A store in a folder of this machine is as near as a cache would be.
+    let usual = |name: &str| if store.is_local() { None } else { Some(user_cache(env)?.join(name)) };
+    let folder = |variable: &str, name: &str| match env.path(variable) {
+        Some(path) if path.as_os_str() == "none" => None,
+        Some(path) => Some(path),
+        None => usual(name),
+    };
+    let cache = folder("MONOFO_DESYNC_CACHE", "chunks").map(|path| Cache::new(path, MOST_BYTES, cancel.clone()));
+    let seeds = folder("MONOFO_DESYNC_SEED_DIR", "seeds").map(|path| Seeds::new(path, scope(env), MOST_BYTES));
+    Ok(Chunking { store, cache, seeds, sizes, digest })
+}
+
+/// `$XDG_CACHE_HOME/monofo`, else `~/.cache/monofo`.
+fn user_cache(env: &Env) -> Option<PathBuf> {
+    let base = env.path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+    Some(base.or_else(|| Some(env.path("HOME")?.join(".cache")))?.join("monofo"))
+}
+
+/// Organization and pipeline, so that artifacts of the same name do not push each other out.
+fn scope(env: &Env) -> PathBuf {
+    let part = |variable: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        env.text(variable).filter(|text| text.chars().all(plain)).map(str::to_owned)
+    };
+    match (part("BUILDKITE_ORGANIZATION_SLUG"), part("BUILDKITE_PIPELINE_SLUG")) {
+        (Some(organization), Some(pipeline)) => PathBuf::from(organization).join(pipeline),
+        _ => "local".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+
+    fn open(variables: &[(&str, &str)]) -> Result<Chunking> {
+        chunking(&Env::of(variables.iter().copied()), &Cancel::new())
+    }
+
+    #[test]
+    fn a_folder_needs_neither_cache_nor_seeds_unless_they_are_asked_for() {
+        let plain = open(&[("HOME", "/h"), ("MONOFO_DESYNC_STORE", "/s")]).unwrap();
+        assert!(plain.cache.is_none() && plain.seeds.is_none());
+        let asked = open(&[("MONOFO_DESYNC_CACHE", "/c"), ("MONOFO_DESYNC_SEED_DIR", "/d")]).unwrap();
+        assert!(asked.cache.is_some() && asked.seeds.is_some());
+        let s3 = [("HOME", "/h"), ("MONOFO_DESYNC_STORE", "s3://b/p"), ("AWS_REGION", "eu-west-1")];
+        let distant = open(&s3).unwrap();
+        assert_eq!(distant.cache.unwrap().folder(), std::path::Path::new("/h/.cache/monofo/chunks"));
+        assert!(distant.seeds.is_some());
+        let none = [s3[0], s3[1], s3[2], ("MONOFO_DESYNC_CACHE", "none"), ("MONOFO_DESYNC_SEED_DIR", "none")];
+        let none = open(&none).unwrap();
+        assert!(none.cache.is_none() && none.seeds.is_none());
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        for (variable, value) in [
+            ("BUILDKITE_JOB_ID", "j"),
+            ("MONOFO_DESYNC_CHUNK_SIZE", "big"),
+            ("MONOFO_DESYNC_DIGEST", "md5"),
+            ("MONOFO_DESYNC_STORE", "agent"),
+        ] {
+            let error = open(&[(variable, value)]).err().unwrap();
+            assert_eq!(error.class(), Class::Usage, "{variable}");
+            assert!(error.next_step().is_some(), "{variable}");
+        }
+    }
+}

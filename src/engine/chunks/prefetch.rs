@@ -1,0 +1,125 @@
+//! Chunks of a distant store, asked for ahead of their turn, many at a time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::cancel::Cancel;
+use crate::chunk::ChunkId;
+use crate::chunk_store::{ChunkStore, Stored};
+use crate::error::{Error, Result};
+
+/// How many chunks are under way or wait for their turn. They are compressed; even 256 KiB each stay below 64 MiB.
+const AHEAD: usize = 256;
+
+/// How long to wait for a chunk before looking whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Fetches the chunks of a plan, in about its order.
+pub(super) struct Prefetch(Arc<Shared>);
+
+struct Shared {
+    store: Arc<dyn ChunkStore>,
+    plan: Vec<(usize, ChunkId)>,
+    cancel: Cancel,
+    state: Mutex<State>,
+    changed: Condvar,
+    ahead: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// The next of the plan that nobody fetches yet.
+    next: usize,
+    /// How many of the plan have been taken out.
+    taken: usize,
+    here: HashMap<usize, Result<Option<Stored>>>,
+    stopped: bool,
+}
+
+impl Prefetch {
+    /// Starts fetching these chunks, which are told apart by their numbers, with this many threads.
+    pub(super) fn start(
+        store: Arc<dyn ChunkStore>,
+        plan: Vec<(usize, ChunkId)>,
+        threads: usize,
+        at_once: usize,
+        cancel: &Cancel,
+    ) -> Self {
+        let threads = threads.min(plan.len());
+        let ahead = AHEAD.div_ceil(at_once).max(2 * threads).max(32);
+        let shared = Arc::new(Shared {
+            store,
+            plan,
+            cancel: cancel.clone(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            ahead,
+        });
+        for _ in 0..threads {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.fetch());
+        }
+        Prefetch(shared)
+    }
+
+    /// Waits for a chunk of the plan. Each can be taken once.
+    pub(super) fn take(&self, number: usize) -> Result<Option<Stored>> {
+        let shared = &self.0;
+        let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(fetched) = state.here.remove(&number) {
+                state.taken += 1;
+                shared.changed.notify_all();
+                return fetched;
+            }
+            shared.cancel.check()?;
+            if state.stopped {
+                let failed = state.here.iter().find_map(|(number, fetched)| fetched.is_err().then_some(*number));
+                return match failed.and_then(|number| state.here.remove(&number)) {
+                    Some(failed) => failed,
+                    None => Err(Error::failed("chunks are not fetched any more")),
+                };
+            }
+            state = shared.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Prefetch {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn fetch(&self) {
+        while let Some((number, id)) = self.next() {
+            let fetched = self.store.get(&id);
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            // What failed once would most likely fail for every other chunk, too, each after many tries.
+            state.stopped |= fetched.is_err();
+            state.here.insert(number, fetched);
+            self.changed.notify_all();
+        }
+    }
+
+    fn next(&self) -> Option<(usize, ChunkId)> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if state.stopped || self.cancel.signal().is_some() {
+                return None;
+            }
+            if state.next < self.plan.len() && state.next < state.taken + self.ahead {
+                state.next += 1;
+                return Some(self.plan[state.next - 1]);
+            }
+            if state.next == self.plan.len() {
+                return None;
+            }
+            state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
