@@ -255,7 +255,8 @@ impl Report {
     ///                    "seconds": 0.01, "from": null, "warnings": [], "error": null } ] }
     /// ```
     /// `result` is `done`, `empty`, `skipped`, `failed` or `warned` (failed, softened); `error` is null or has
-    /// `class`, `message` and `hint`. Artifacts stand in the order in which they ended.
+    /// `class`, `message` and `hint`. An artifact made of chunks also has `chunks`, with `total`, `moved`, `moved_bytes`,
+    /// `from_seed` and `from_cache`. Artifacts stand in the order in which they ended.
     pub fn finish(&self, status: u8) -> u8 {
         if !self.mode.json {
             return status;

@@ -13,6 +13,9 @@ use std::thread;
 use super::codec::{Codec, Encoder};
 use super::source::{Source, Stream, as_len};
 use super::tar::read::check_is_tar;
+use super::{catar, tar};
+use crate::artifact::Format;
+use crate::collect::FileSet;
 use crate::context::Context;
 use crate::error::{Result, from_io};
 use crossbeam_channel::{Receiver, Sender};
@@ -160,6 +163,14 @@ pub fn compress(
         let written = write_in_order(receiver, codec, out);
         let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((read?, written?))
+    })
+}
+
+/// The stream of an archive format, before compression.
+pub fn stream(files: &FileSet, format: Format) -> Result<Box<dyn Stream + '_>> {
+    Ok(match format {
+        Format::Catar | Format::CatarCaibx => Box::new(catar::layout::Layout::new(files)?),
+        _ => Box::new(tar::layout::Layout::new(files)?),
     })
 }
 

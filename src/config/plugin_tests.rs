@@ -82,7 +82,7 @@ fn mistakes_name_place_find_and_expectation() {
         (json!({"upload": {"a.tar": []}}), "found an empty list, expected at least one glob"),
         (json!({"upload": {"a.tar": ["!x"]}}), "found only globs that take out"),
         (json!({"upload": {"a*.tar": ["x"]}}), "contains '*'"),
-        (json!({"upload": {"a.catar.caibx": ["x"]}}), "casync archives"),
+        (json!({"upload": {"a.caidx": ["x"]}}), "not of a .catar"),
         (json!({"download": [{"step": "x"}]}), "`download[0]`: has no `name`"),
         (json!({"download": ["a.tar", null]}), "`download[1]`: found null"),
         (json!({"download": ["a.tar", "a.tar"]}), "`download[1]`: `a.tar` is listed twice"),

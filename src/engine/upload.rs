@@ -9,8 +9,8 @@ use std::time::Instant;
 use super::chunks::{self, Chunks};
 use super::{IfEmpty, ListSource, Outcome, Selection, UploadRequest};
 use crate::archive::codec::{self, Codec};
-use crate::archive::source::{self, Source, Stream};
-use crate::archive::{catar, pack, tar};
+use crate::archive::pack;
+use crate::archive::source::{self, Source};
 use crate::artifact::Format;
 use crate::cancel::Cancel;
 use crate::collect::{self, Entry, FileSet, Globs, Kind};
@@ -66,7 +66,7 @@ pub fn upload(
         }
         (None, None) => {
             let source = Source::new(root, &files)?;
-            pack::pack(&*stream(&files, format)?, &source, codec, &mut *upload, context)?
+            pack::pack(&*pack::stream(&files, format)?, &source, codec, &mut *upload, context)?
         }
     };
     context.cancel.check()?;
@@ -74,14 +74,6 @@ pub fn upload(
     outcome.moved = true;
     outcome.took = started.elapsed();
     Ok(outcome)
-}
-
-/// The stream of an archive format, before compression.
-fn stream(files: &FileSet, format: Format) -> Result<Box<dyn Stream + '_>> {
-    Ok(match format {
-        Format::Catar | Format::CatarCaibx => Box::new(catar::layout::Layout::new(files)?),
-        _ => Box::new(tar::layout::Layout::new(files)?),
-    })
 }
 
 /// Stores a catar's chunks, and returns its index as a file.
@@ -93,7 +85,7 @@ fn store_chunks(
     outcome: &mut Outcome,
     context: &Context,
 ) -> Result<Vec<u8>> {
-    let stream = stream(files, Format::CatarCaibx)?;
+    let stream = pack::stream(files, Format::CatarCaibx)?;
     let source = Source::new(root, files)?;
     let seed = chunking.seeds.as_ref().and_then(|seeds| seeds.begin(name, stream.len()));
     let stored = chunks::store(&*stream, &source, chunking, seed.as_ref(), context);
@@ -148,7 +140,7 @@ fn convert(
     let content = files.entries().iter().map(|entry| files.content_of(entry).size).sum();
     if format == Format::Catar {
         let source = Source::new(unpacked.path(), &files)?;
-        let written = pack::pack(&*stream(&files, format)?, &source, Codec::None, out, context)?;
+        let written = pack::pack(&*pack::stream(&files, format)?, &source, Codec::None, out, context)?;
         return Ok((content, written));
     }
     let mut outcome = Outcome::default();

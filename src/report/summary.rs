@@ -50,24 +50,27 @@ impl Summary {
 }
 
 fn artifact(name: &str, result: &str, outcome: &Outcome, error: Value) -> Value {
-    json!({
+    let mut artifact = json!({
         "name": name,
         "result": result,
         "files": outcome.files,
         "content_bytes": outcome.content_bytes,
         "artifact_bytes": outcome.artifact_bytes,
-        "chunks": outcome.chunks.map(|chunks| json!({
+        "seconds": (outcome.took.as_secs_f64() * 1000.0).round() / 1000.0,
+        "from": outcome.from,
+        "warnings": outcome.warnings,
+        "error": error,
+    });
+    if let Some(chunks) = outcome.chunks {
+        artifact["chunks"] = json!({
             "total": chunks.total,
             "moved": chunks.moved,
             "moved_bytes": chunks.moved_bytes,
             "from_seed": chunks.from_seed,
             "from_cache": chunks.from_cache,
-        })),
-        "seconds": (outcome.took.as_secs_f64() * 1000.0).round() / 1000.0,
-        "from": outcome.from,
-        "warnings": outcome.warnings,
-        "error": error,
-    })
+        });
+    }
+    artifact
 }
 
 /// An error as the documents show it: its class, message and hint.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use monofo::context::Context;
-use monofo::engine::inflate;
+use monofo::engine::{Chunks, inflate};
 use monofo::error::{Class, Result};
 
 use crate::harness::{Node, Sandbox, assert_same, set, walk};
@@ -37,7 +37,7 @@ pub fn outside(sandbox: &Sandbox) -> BTreeMap<Vec<u8>, Node> {
 
 /// Unpacks in this process.
 pub fn unpack(archive: &[u8], into: &Path) -> Result<()> {
-    inflate(Box::new(Cursor::new(archive.to_vec())), into, false, &Context::default()).map(|_| ())
+    inflate(Box::new(Cursor::new(archive.to_vec())), into, false, &Chunks::none(), &Context::default()).map(|_| ())
 }
 
 struct Story {

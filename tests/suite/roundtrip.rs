@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use monofo::archive::codec::Codec;
-use monofo::archive::pack::pack;
+use monofo::archive::pack::{pack, stream};
 use monofo::artifact::Format;
 use monofo::cancel::Cancel;
 use monofo::collect::{FileSet, Globs, Source, select};
 use monofo::context::Context;
-use monofo::engine::inflate;
+use monofo::engine::{Chunks, inflate};
 use monofo::error::Class;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -36,13 +36,24 @@ fn chosen(root: &Path) -> FileSet {
 fn packed(root: &Path, format: Format) -> Vec<u8> {
     let mut out = Vec::new();
     let codec = Codec::new(format, None).unwrap();
-    let written = pack(root, &chosen(root), codec, &mut out, &Context::default()).unwrap();
+    let written = pack_files(root, &chosen(root), format, codec, &mut out).unwrap();
     assert_eq!(written, out.len() as u64);
     out
 }
 
+fn pack_files(
+    root: &Path,
+    files: &FileSet,
+    format: Format,
+    codec: Codec,
+    out: &mut dyn std::io::Write,
+) -> monofo::error::Result<u64> {
+    let source = monofo::archive::source::Source::new(root, files)?;
+    pack(&*stream(files, format)?, &source, codec, out, &Context::default())
+}
+
 fn unpacked(archive: Vec<u8>, into: &Path) {
-    inflate(Box::new(Cursor::new(archive)), into, false, &Context::default()).unwrap();
+    inflate(Box::new(Cursor::new(archive)), into, false, &Chunks::none(), &Context::default()).unwrap();
 }
 
 /// What unpacking is to give: set-id bits go, nanoseconds go.
@@ -360,7 +371,7 @@ fn a_file_that_is_not_what_was_selected_fails_the_packing() {
         change(&sandbox.work("victim"));
         for format in FORMATS {
             let codec = Codec::new(format, None).unwrap();
-            let error = pack(&sandbox.work(""), &files, codec, &mut Vec::new(), &Context::default()).unwrap_err();
+            let error = pack_files(&sandbox.work(""), &files, format, codec, &mut Vec::new()).unwrap_err();
             assert_eq!(error.class(), Class::Changed, "{how}: {}", error.chain());
             assert!(error.chain().contains("`victim`") && error.chain().contains(says), "{how}: {}", error.chain());
         }
@@ -410,7 +421,7 @@ fn a_sparse_file_beyond_8_gib_has_its_size_in_a_pax_header() {
         }
     }
     let mut head = Head(Vec::new());
-    let error = pack(&sandbox.work(""), &files, Codec::None, &mut head, &Context::default()).unwrap_err();
+    let error = pack_files(&sandbox.work(""), &files, Format::Tar, Codec::None, &mut head).unwrap_err();
     assert!(error.chain().contains("enough"), "{}", error.chain());
     let mut members = tar::Archive::new(Cursor::new(head.0));
     let member = members.entries().unwrap().next().unwrap().unwrap();
@@ -438,9 +449,9 @@ fn empty_files_and_links_that_change_are_noticed() {
         std::fs::hard_link(sandbox.work("first"), sandbox.work("second")).unwrap();
         std::os::unix::fs::symlink("first", sandbox.work("link")).unwrap();
         let files = chosen(&sandbox.work(""));
-        pack(&sandbox.work(""), &files, Codec::None, &mut Vec::new(), &Context::default()).unwrap();
+        pack_files(&sandbox.work(""), &files, Format::Tar, Codec::None, &mut Vec::new()).unwrap();
         change(&sandbox);
-        let error = pack(&sandbox.work(""), &files, Codec::None, &mut Vec::new(), &Context::default()).unwrap_err();
+        let error = pack_files(&sandbox.work(""), &files, Format::Tar, Codec::None, &mut Vec::new()).unwrap_err();
         assert_eq!(error.class(), Class::Changed, "{}", error.chain());
         assert!(error.chain().contains(&format!("`{name}`")), "{}", error.chain());
     }
