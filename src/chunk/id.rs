@@ -4,6 +4,8 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256, Sha512_256};
 
+use super::lanes;
+
 /// The digest that names chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Digest {
@@ -27,9 +29,12 @@ impl Digest {
         })
     }
 
-    /// The names of several chunks.
+    /// The names of several chunks; faster than one after the other.
     pub fn ids(self, chunks: &[&[u8]]) -> Vec<ChunkId> {
-        chunks.iter().map(|chunk| self.id(chunk)).collect()
+        match self {
+            Digest::Sha512_256 => lanes::sha512_256(chunks).into_iter().map(ChunkId).collect(),
+            Digest::Sha256 => chunks.iter().map(|chunk| self.id(chunk)).collect(),
+        }
     }
 
     /// The other digest.
