@@ -11,11 +11,9 @@
 
 use std::ops::RangeInclusive;
 
-use super::table::TABLE;
+pub use super::roll::WINDOW;
+use super::roll::{Divisor, Lane, next_hit, next_hit_of};
 use crate::error::{Error, Result};
-
-/// How many bytes the rolling hash sees.
-pub const WINDOW: usize = 48;
 
 /// Largest chunk that casync takes.
 pub const LARGEST: u64 = 128 << 20;
@@ -91,14 +89,14 @@ impl Segment<'_> {
         self.first + self.bytes.len() as u64
     }
 
+    /// Where a position lies in the bytes.
+    fn at(&self, position: u64) -> usize {
+        usize::try_from(position - self.first).unwrap_or(usize::MAX)
+    }
+
     /// The first hit at one of these positions.
-    fn next_hit(&self, from: u64, to: u64, divisor: Divisor) -> Option<u64> {
-        let at = |position: u64| usize::try_from(position - self.first).unwrap_or(usize::MAX);
-        let from = from.max(self.first + WINDOW as u64);
-        if from > to {
-            return None;
-        }
-        next_hit(&self.bytes[at(from) - WINDOW..at(to)], divisor).map(|skipped| from + skipped as u64)
+    fn next_hit(&self, from: u64, to: u64, divisor: &Divisor) -> Option<u64> {
+        next_hit(self.bytes, self.at(from), self.at(to), divisor).map(|at| self.first + at as u64)
     }
 }
 
@@ -126,29 +124,73 @@ impl Rule {
         self.sizes
     }
 
-    /// Looks for hits in a segment.
+    /// Looks for hits in a segment: in both halves at once, which takes not much longer than one.
     pub fn scan(&self, segment: &Segment<'_>) -> Scan {
-        let mut scan = Scan::default();
-        let end = segment.end();
-        let mut at = segment.start + 1;
-        // Where the chunk at hand would have to end at the latest, once a start is guessed.
-        let mut latest = u64::MAX;
-        while at <= end {
-            let cut = match segment.next_hit(at, end.min(latest), self.divisor) {
-                Some(hit) => {
-                    scan.hits.push(hit);
-                    hit
-                }
-                None if latest <= end => latest,
-                None => break,
-            };
-            at = cut + self.sizes.min.max(1);
-            latest = cut.saturating_add(self.sizes.max);
-            if cut < end && at > cut + 1 {
-                scan.holes.push(cut + 1..=end.min(at - 1));
+        let middle = u64::midpoint(segment.start, segment.end());
+        let mut first = Chain::new(segment, segment.start + 1, middle);
+        let mut second = Chain::new(segment, middle + 1, segment.end());
+        let mut lanes = [first.lane.clone(), second.lane.clone()];
+        while !first.over && !second.over {
+            let hit = next_hit_of(&mut lanes, &self.divisor);
+            if hit.is_some_and(|(lane, _)| lane == 0) || hit.is_none() && lanes[0].is_over() {
+                first.go_on(self, segment, hit.map(|(_, at)| at), &mut lanes[0]);
+            } else {
+                second.go_on(self, segment, hit.map(|(_, at)| at), &mut lanes[1]);
             }
         }
+        let [lane, second_lane] = &mut lanes;
+        for (chain, lane) in [(&mut first, lane), (&mut second, second_lane)] {
+            while !chain.over {
+                let hit = next_hit_of(std::array::from_mut(lane), &self.divisor).map(|(_, at)| at);
+                chain.go_on(self, segment, hit, lane);
+            }
+        }
+        let mut scan = first.scan;
+        scan.hits.append(&mut second.scan.hits);
+        scan.holes.append(&mut second.scan.holes);
         scan
+    }
+}
+
+/// A range being scanned. Once a hit is found, it is taken for the start of a chunk.
+struct Chain<'a> {
+    lane: Lane<'a>,
+    scan: Scan,
+    end: u64,
+    /// Where the chunk at hand would have to end at the latest, once a start is guessed.
+    latest: u64,
+    over: bool,
+}
+
+impl<'a> Chain<'a> {
+    fn new(segment: &Segment<'a>, from: u64, end: u64) -> Self {
+        let lane = Lane::new(segment.bytes, segment.at(from), segment.at(end.max(from - 1)));
+        Chain { lane, scan: Scan::default(), end, latest: u64::MAX, over: from > end }
+    }
+
+    /// Takes a hit, or that there is none up to where the lane was to go.
+    fn go_on(&mut self, rule: &Rule, segment: &Segment<'a>, hit: Option<usize>, lane: &mut Lane<'a>) {
+        let cut = match hit {
+            Some(at) => {
+                let hit = segment.first + at as u64;
+                self.scan.hits.push(hit);
+                hit
+            }
+            None if self.latest <= self.end => self.latest,
+            None => {
+                self.over = true;
+                return;
+            }
+        };
+        let next = cut + rule.sizes.min.max(1);
+        self.latest = cut.saturating_add(rule.sizes.max);
+        if cut < self.end && next > cut + 1 {
+            self.scan.holes.push(cut + 1..=self.end.min(next - 1));
+        }
+        self.over = next > self.end;
+        if !self.over {
+            *lane = Lane::new(segment.bytes, segment.at(next), segment.at(self.end.min(self.latest)));
+        }
     }
 }
 
@@ -200,74 +242,10 @@ impl Chooser {
         let in_hole = holes
             .iter()
             .take_while(|hole| *hole.start() < upto)
-            .find_map(|hole| segment.next_hit(from.max(*hole.start()), upto.min(*hole.end()), self.rule.divisor));
+            .find_map(|hole| segment.next_hit(from.max(*hole.start()), upto.min(*hole.end()), &self.rule.divisor));
         in_hole.or(hit)
     }
 }
-
-/// Tests `hash mod d == d - 1` without a division.
-///
-/// That is: `d` divides `hash + 1`. With `d = 2^k * m`, `m` odd, an exact multiple of `d` times the inverse of `m` modulo
-/// 2^32, rotated right by `k`, is the quotient, which is small; what is no multiple becomes something larger than any
-/// quotient (Granlund and Montgomery 1994, section 9).
-#[derive(Debug, Clone, Copy)]
-struct Divisor {
-    value: u32,
-    inverse: u32,
-    shift: u32,
-    most: u32,
-}
-
-impl Divisor {
-    fn new(value: u32) -> Self {
-        let shift = value.trailing_zeros();
-        let odd = value >> shift;
-        // Newton's iteration doubles the number of right bits, and starts with three of them.
-        let mut inverse = odd;
-        for _ in 0..5 {
-            inverse = inverse.wrapping_mul(2u32.wrapping_sub(odd.wrapping_mul(inverse)));
-        }
-        Divisor { value, inverse, shift, most: u32::MAX / value }
-    }
-
-    /// Never false for a hit, and seldom true for anything else.
-    #[inline(always)]
-    fn may_hit(self, hash: u32) -> bool {
-        hash.wrapping_add(1).wrapping_mul(self.inverse).rotate_right(self.shift) <= self.most
-    }
-
-    /// Also where `hash + 1` is one too large for 32 bits.
-    fn hits(self, hash: u32) -> bool {
-        hash % self.value == self.value - 1
-    }
-}
-
-/// How many bytes more than a first window it takes until the window at the end of them hits.
-fn next_hit(bytes: &[u8], divisor: Divisor) -> Option<usize> {
-    let (window, rest) = bytes.split_at_checked(WINDOW)?;
-    let mut hash = window.iter().fold(0u32, |hash, byte| hash.rotate_left(1) ^ TABLE[usize::from(*byte)]);
-    if divisor.hits(hash) {
-        return Some(0);
-    }
-    for (passed, (leaving, entering)) in bytes.iter().zip(rest).enumerate() {
-        hash = hash.rotate_left(1) ^ LEAVING[usize::from(*leaving)] ^ TABLE[usize::from(*entering)];
-        if divisor.may_hit(hash) && divisor.hits(hash) {
-            return Some(passed + 1);
-        }
-    }
-    None
-}
-
-/// The table for bytes that leave the window: turned as far as [`WINDOW`] steps turn it.
-const LEAVING: [u32; 256] = {
-    let mut table = TABLE;
-    let mut i = 0;
-    while i < 256 {
-        table[i] = table[i].rotate_left(WINDOW as u32 % 32);
-        i += 1;
-    }
-    table
-};
 
 /// The ends of all chunks of a stream that lies in memory.
 pub fn ends(bytes: &[u8], sizes: Sizes) -> Vec<u64> {

@@ -8,7 +8,9 @@
 pub mod cut;
 mod id;
 mod index;
+mod lanes;
 mod packed;
+mod roll;
 mod table;
 
 pub use cut::Sizes;
