@@ -15,6 +15,7 @@ use super::source::{Source, Stream, as_len};
 use super::tar::read::check_is_tar;
 use super::{catar, tar};
 use crate::artifact::Format;
+use crate::chunk::Digest;
 use crate::collect::FileSet;
 use crate::context::Context;
 use crate::error::{Result, from_io};
@@ -169,7 +170,7 @@ pub fn compress(
 /// The stream of an archive format, before compression.
 pub fn stream(files: &FileSet, format: Format) -> Result<Box<dyn Stream + '_>> {
     Ok(match format {
-        Format::Catar | Format::CatarCaibx => Box::new(catar::layout::Layout::new(files)?),
+        Format::Catar | Format::CatarCaibx => Box::new(catar::layout::Layout::new(files, Digest::default())?),
         _ => Box::new(tar::layout::Layout::new(files)?),
     })
 }

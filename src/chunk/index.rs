@@ -20,8 +20,8 @@ const HEADER_LEN: usize = 64;
 const ITEM_LEN: usize = 40;
 const INDEX_ELEMENT: u64 = 48;
 
-/// Ids are SHA-512/256.
-const SHA512_256: u64 = 0x2000_0000_0000_0000;
+/// The flag that says that ids are SHA-512/256.
+pub const SHA512_256: u64 = 0x2000_0000_0000_0000;
 
 /// An index of more bytes than this is not read: its archive would have 800 GB in chunks of the usual size.
 pub const MOST_INDEX_BYTES: u64 = 512 << 20;

@@ -15,5 +15,5 @@ mod table;
 
 pub use cut::Sizes;
 pub use id::{ChunkId, Digest};
-pub use index::{Index, Item, MOST_INDEX_BYTES, check_flags};
+pub use index::{Index, Item, MOST_INDEX_BYTES, SHA512_256, check_flags};
 pub use packed::{Form, Packer, Unpacker, Wrong};

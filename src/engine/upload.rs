@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use super::chunks::{self, Chunks};
 use super::{IfEmpty, ListSource, Outcome, Selection, UploadRequest};
+use crate::archive::catar::layout::Layout;
 use crate::archive::codec::{self, Codec};
 use crate::archive::pack;
-use crate::archive::source::{self, Source};
+use crate::archive::source::{self, Source, Stream};
 use crate::artifact::Format;
 use crate::cancel::Cancel;
 use crate::collect::{self, Entry, FileSet, Globs, Kind};
@@ -85,10 +86,10 @@ fn store_chunks(
     outcome: &mut Outcome,
     context: &Context,
 ) -> Result<Vec<u8>> {
-    let stream = pack::stream(files, Format::CatarCaibx)?;
+    let stream = Layout::new(files, chunking.digest)?;
     let source = Source::new(root, files)?;
     let seed = chunking.seeds.as_ref().and_then(|seeds| seeds.begin(name, stream.len()));
-    let stored = chunks::store(&*stream, &source, chunking, seed.as_ref(), context);
+    let stored = chunks::store(&stream, &source, chunking, seed.as_ref(), context);
     let (index, counts) = stored.map_err(|e| {
         e.context(format_args!(
             "nothing was uploaded; what chunk store `{}` holds by now stays",

@@ -1,9 +1,10 @@
 //! Where every byte of a catar comes from, known before any content is read.
 
 use super::{
-    ENTRY, ENTRY_LEN, FILENAME, FLAGS, GOODBYE, GOODBYE_ITEM_LEN, GOODBYE_TAIL, HEADER_LEN, PAYLOAD, SYMLINK, name_hash,
+    ENTRY, ENTRY_LEN, FILENAME, GOODBYE, GOODBYE_ITEM_LEN, GOODBYE_TAIL, HEADER_LEN, PAYLOAD, SYMLINK, name_hash,
 };
 use crate::archive::source::{Part, Stream};
+use crate::chunk::Digest;
 use crate::collect::{Entry, FileSet, Kind};
 use crate::error::{Error, Result};
 use crate::text::Shown;
@@ -16,6 +17,7 @@ const ROOT_MODE: u64 = 0o040_755;
 #[derive(Debug)]
 pub struct Layout<'a> {
     files: &'a FileSet,
+    flags: u64,
     /// Where each element or group of elements starts, in order.
     items: Vec<Item>,
     /// The bytes of all GOODBYEs.
@@ -59,10 +61,10 @@ struct Child {
 }
 
 impl<'a> Layout<'a> {
-    /// Lays out a file set.
-    pub fn new(files: &'a FileSet) -> Result<Self> {
+    /// Lays out a file set, for chunks that this digest names.
+    pub fn new(files: &'a FileSet, digest: Digest) -> Result<Self> {
         let mut building = Building {
-            layout: Layout { files, items: Vec::new(), goodbyes: Vec::new(), len: 0 },
+            layout: Layout { files, flags: flags(digest), items: Vec::new(), goodbyes: Vec::new(), len: 0 },
             open: Vec::new(),
             children: Vec::new(),
         };
@@ -92,7 +94,7 @@ impl<'a> Layout<'a> {
         let mode = if entry.kind == Kind::Symlink { 0o777 } else { u64::from(entry.mode) };
         // Checked when it was laid out.
         let mtime = nanoseconds(entry).unwrap_or(0);
-        write_entry(kind | mode, mtime, out);
+        write_entry(self.flags, kind | mode, mtime, out);
         match entry.kind {
             Kind::Dir => {}
             Kind::File | Kind::HardLink => {
@@ -228,7 +230,7 @@ impl Stream for Layout<'_> {
             let header: &[u8] = match item.what {
                 What::Root => {
                     scratch.clear();
-                    write_entry(ROOT_MODE, 0, scratch);
+                    write_entry(self.flags, ROOT_MODE, 0, scratch);
                     scratch
                 }
                 What::Entry(entry) => {
@@ -271,8 +273,8 @@ impl Stream for Layout<'_> {
     }
 }
 
-fn write_entry(mode: u64, mtime: u64, out: &mut Vec<u8>) {
-    for word in [ENTRY_LEN, ENTRY, FLAGS, mode, 0, 0, 0, mtime] {
+fn write_entry(flags: u64, mode: u64, mtime: u64, out: &mut Vec<u8>) {
+    for word in [ENTRY_LEN, ENTRY, flags, mode, 0, 0, 0, mtime] {
         out.extend_from_slice(&word.to_le_bytes());
     }
 }

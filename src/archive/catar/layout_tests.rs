@@ -36,7 +36,7 @@ fn catar(folder: &Path) -> Vec<u8> {
     let globs = Globs::new(&["**".to_owned()], &[]).unwrap();
     let asked = Selecting { root: folder, globs: &globs, list: None, null_separated: false };
     let files = select(asked, &Cancel::new()).unwrap().files;
-    let layout = Layout::new(&files).unwrap();
+    let layout = Layout::new(&files, Digest::default()).unwrap();
     let source = Source::new(folder, &files).unwrap();
     let spans = |len: usize| {
         let mut out = Vec::new();

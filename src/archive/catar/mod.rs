@@ -19,6 +19,8 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
+use crate::chunk::{Digest, SHA512_256};
+
 const ENTRY: u64 = 0x1396_fabc_ea5b_bb51;
 const FILENAME: u64 = 0x6dbb_6ebc_b316_1f0b;
 const PAYLOAD: u64 = 0x8b9e_1d93_d6dc_ffc9;
@@ -54,7 +56,17 @@ const GOODBYE_ITEM_LEN: usize = 24;
 ///
 /// It claims more than there is, because every entry carries it: with these bits an entry is the same bytes as desync's, and
 /// casync demands that an index and its archive agree.
+///
+/// The digest's bit is set whether or not there are chunks: it says by what an index of the archive would name them.
 pub const FLAGS: u64 = 0xb000_0000_1000_1f22;
+
+/// The same for an archive whose chunks are named by this digest.
+pub fn flags(digest: Digest) -> u64 {
+    match digest {
+        Digest::Sha512_256 => FLAGS,
+        Digest::Sha256 => FLAGS & !SHA512_256,
+    }
+}
 
 /// Whether a stream begins like a catar.
 pub fn is_catar(head: &[u8]) -> bool {

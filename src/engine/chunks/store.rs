@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::cutting::{Chunk, Cutting, Pool};
 use super::{ChunkCounts, Chunking};
-use crate::archive::catar::FLAGS;
+use crate::archive::catar::flags;
 use crate::archive::source::{Source, Stream};
 use crate::chunk::cut::Rule;
 use crate::chunk::{ChunkId, Index, Item, Packer};
@@ -89,7 +89,7 @@ pub fn store(
         moved_bytes: work.moved_bytes.into_inner(),
         ..ChunkCounts::default()
     };
-    Ok((Index { flags: FLAGS, sizes: chunking.sizes, digest: chunking.digest, items }, counts))
+    Ok((Index { flags: flags(chunking.digest), sizes: chunking.sizes, digest: chunking.digest, items }, counts))
 }
 
 struct Work<'a> {
