@@ -1,7 +1,7 @@
 //! Where every byte of a catar comes from, known before any content is read.
 
 use super::{
-    ENTRY, ENTRY_LEN, FILENAME, GOODBYE, GOODBYE_ITEM_LEN, GOODBYE_TAIL, HEADER_LEN, PAYLOAD, SYMLINK, name_hash,
+    ENTRY, ENTRY_LEN, FILENAME, GOODBYE, GOODBYE_ITEM_LEN, GOODBYE_TAIL, HEADER_LEN, PAYLOAD, SYMLINK, flags, name_hash,
 };
 use crate::archive::source::{Part, Stream};
 use crate::chunk::Digest;
