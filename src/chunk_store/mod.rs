@@ -9,12 +9,20 @@
 //! and writers of the same chunk do not disturb each other. The interface blocks; a store says how many calls at a time it
 //! is worth making.
 
+mod bucket;
 mod folder;
+mod place;
+mod several;
+mod web;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+pub use self::bucket::BucketStore;
 pub use self::folder::FolderStore;
+pub use self::place::open;
+pub use self::several::{Failover, Ordered};
+pub use self::web::HttpStore;
 use crate::chunk::{ChunkId, Form};
 use crate::error::Result;
 
