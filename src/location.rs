@@ -118,7 +118,7 @@ fn folder(rest: &str) -> Result<Location> {
 }
 
 /// The part after `s3://` or `gs://`.
-fn bucket(scheme: &str, rest: &str) -> Result<Bucket> {
+pub(crate) fn bucket(scheme: &str, rest: &str) -> Result<Bucket> {
     let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if name.contains('@') {
         return Err(Error::usage(format_args!("a `{scheme}://` location must not carry credentials"))

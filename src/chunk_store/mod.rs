@@ -9,17 +9,25 @@
 //! and writers of the same chunk do not disturb each other. The interface blocks; a store says how many calls at a time it
 //! is worth making.
 
+mod bucket;
 mod cache;
 mod folder;
+mod place;
 mod seed;
+mod several;
 mod tidy;
+mod web;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+pub use self::bucket::BucketStore;
 pub use self::cache::Cache;
 pub use self::folder::FolderStore;
+pub use self::place::open;
 pub use self::seed::{NewSeed, Seed, Seeds};
+pub use self::several::{Failover, Ordered};
+pub use self::web::HttpStore;
 use crate::chunk::{ChunkId, Form};
 use crate::error::Result;
 
@@ -78,18 +86,6 @@ pub trait ChunkStore: Send + Sync {
     /// Whether this is a folder of this machine, where reading costs no more than from a cache.
     fn is_local(&self) -> bool {
         false
-    }
-}
-
-/// Opens the store of a location.
-pub fn open(
-    text: &std::ffi::OsStr,
-    _env: &crate::env::Env,
-    cancel: &crate::cancel::Cancel,
-) -> Result<std::sync::Arc<dyn ChunkStore>> {
-    match crate::location::Location::parse(text)? {
-        crate::location::Location::Folder(path) => Ok(std::sync::Arc::new(FolderStore::new(path, cancel.clone()))),
-        _ => Err(crate::error::Error::usage("not yet").hint("x")),
     }
 }
 

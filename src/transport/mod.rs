@@ -26,7 +26,7 @@ use std::time::SystemTime;
 
 pub use self::agent::{Agent, job_scratch, remove_job_scratch};
 pub use self::folder::Folder;
-pub use self::objects::{Limits, Objects};
+pub use self::objects::{Endpoint, Keyed, Limits, Object, Objects, Web};
 use crate::artifact::ArtifactName;
 use crate::cancel::Cancel;
 use crate::env::Env;

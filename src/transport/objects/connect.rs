@@ -23,8 +23,8 @@ use crate::text::Shown;
 use crate::transport::secrets::Secrets;
 
 /// Settings for S3 beside those that `object_store` knows.
-const S3_SETTINGS: [&str; 5] =
-    ["S3_ACCESS_KEY", "S3_SECRET_KEY", "S3_REGION", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"];
+const S3_SETTINGS: [&str; 6] =
+    ["S3_ACCESS_KEY", "S3_SECRET_KEY", "S3_SESSION_TOKEN", "S3_REGION", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"];
 
 /// Settings for Google Cloud Storage beside those that `object_store` knows.
 const GS_SETTINGS: [&str; 2] = ["SERVICE_ACCOUNT", "STORAGE_EMULATOR_HOST"];
@@ -33,8 +33,40 @@ const GS_SETTINGS: [&str; 2] = ["SERVICE_ACCOUNT", "STORAGE_EMULATOR_HOST"];
 const KEY_FILES: [&str; 4] =
     ["GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "SERVICE_ACCOUNT"];
 
-/// A client for an S3 bucket.
-pub(super) fn s3(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn ObjectStore>, Place)> {
+/// Where an S3 service answers, when the place of the bucket says so and not the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The service: `https://host` or `http://host:port`.
+    pub url: String,
+    /// Whether the bucket is a part of the host's name, and not of the path.
+    pub virtual_hosted: bool,
+}
+
+impl Endpoint {
+    /// The address of a bucket as `object_store` wants it.
+    fn of_bucket(&self, bucket: &Bucket) -> String {
+        match self.url.split_once("://") {
+            Some((scheme, host)) if self.virtual_hosted => format!("{scheme}://{}.{host}", bucket.name),
+            _ => self.url.clone(),
+        }
+    }
+
+    /// The region that a host of Amazon's names: `s3.eu-west-1.amazonaws.com`, `s3-eu-west-1.amazonaws.com`.
+    fn region(&self) -> Option<&str> {
+        let (_, host) = self.url.split_once("://")?;
+        let name = host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"))?;
+        let region = name.rsplit_once('.').map_or(name, |(_, region)| region);
+        Some(region.strip_prefix("s3-").unwrap_or(region)).filter(|region| region.contains('-'))
+    }
+}
+
+/// A client for an S3 bucket, at an endpoint of its own or at that of the environment.
+pub(super) fn s3(
+    bucket: &Bucket,
+    own: Option<&Endpoint>,
+    env: &Env,
+    limits: &Limits,
+) -> Result<(Arc<dyn ObjectStore>, Place)> {
     check_settings(env, |name| {
         S3_SETTINGS.contains(&name) || name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>().is_ok()
     })?;
@@ -43,13 +75,19 @@ pub(super) fn s3(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn
         .with_retry(retry(limits))
         .with_http_connector(Watch::new(limits));
     for (name, value) in env.iter().filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty()) {
-        if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
-            builder = builder.with_config(key, value);
+        match name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+            // Another service's address would win over ours.
+            Ok(AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint) if own.is_some() => {}
+            Ok(key) => builder = builder.with_config(key, value),
+            Err(_) => {}
         }
     }
     let mut has_keys = env.text("AWS_ACCESS_KEY_ID").is_some() || env.text("AWS_SECRET_ACCESS_KEY").is_some();
     if let (false, Some(id), Some(secret)) = (has_keys, env.text("S3_ACCESS_KEY"), env.text("S3_SECRET_KEY")) {
         builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+        if let Some(token) = env.text("S3_SESSION_TOKEN") {
+            builder = builder.with_token(token);
+        }
         has_keys = true;
     }
     let has_identity = env.text("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() && env.text("AWS_ROLE_ARN").is_some();
@@ -62,11 +100,18 @@ pub(super) fn s3(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn
         }
     }
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION", "S3_REGION"].iter().find_map(|name| env.text(name));
-    let region = region.map(str::to_owned).or(profile.region).unwrap_or_else(|| "us-east-1".to_owned());
+    let named = || own.and_then(Endpoint::region).map(str::to_owned);
+    let region = region.map(str::to_owned).or_else(named).or(profile.region).unwrap_or_else(|| "us-east-1".to_owned());
     builder = builder.with_region(&region).with_bucket_name(&bucket.name);
 
     let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].iter().find_map(|name| env.text(name));
-    let endpoint = endpoint.map(str::to_owned).or(profile.endpoint);
+    let endpoint = match own {
+        Some(own) => {
+            builder = builder.with_virtual_hosted_style_request(own.virtual_hosted);
+            Some(own.of_bucket(bucket))
+        }
+        None => endpoint.map(str::to_owned).or(profile.endpoint),
+    };
     if let Some(endpoint) = &endpoint {
         check_address("AWS_ENDPOINT_URL", endpoint)?;
         builder = builder.with_endpoint(endpoint);
@@ -80,7 +125,7 @@ pub(super) fn s3(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn
     let place = Place {
         kind: Kind::S3,
         bucket: bucket.name.clone(),
-        shown: format!("s3://{bucket}"),
+        shown: own.map_or_else(|| format!("s3://{bucket}"), |own| format!("s3+{}/{bucket}", own.url)),
         endpoint: endpoint.unwrap_or_else(|| format!("s3.{region}.amazonaws.com")),
         secrets: Secrets::of(env),
     };
@@ -134,7 +179,7 @@ pub(super) fn gs(bucket: &Bucket, env: &Env, limits: &Limits) -> Result<(Arc<dyn
 }
 
 /// No limit on a whole request: `watch` and the readers limit silence instead.
-fn client_options(limits: &Limits) -> ClientOptions {
+pub(super) fn client_options(limits: &Limits) -> ClientOptions {
     ClientOptions::new()
         .with_config(ClientConfigKey::UserAgent, concat!("monofo/", env!("CARGO_PKG_VERSION")))
         .with_timeout_disabled()
@@ -172,7 +217,7 @@ fn check_key_files(env: &Env) -> Result<()> {
 }
 
 /// An address is repeated in messages, so it must not carry credentials.
-fn check_address(variable: &str, address: &str) -> Result<()> {
+pub(super) fn check_address(variable: &str, address: &str) -> Result<()> {
     let wrong = |why: &str| Err(Error::usage(format_args!("{variable} {why}")).hint("write `https://host:port`"));
     let Some(rest) = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")) else {
         return wrong("does not begin with `http://` or `https://`");
@@ -211,7 +256,7 @@ mod tests {
     fn endpoints_with_credentials_or_nonsense_are_refused_without_repeating_them() {
         for address in ["https://u:hunter2@host", "host:9000", "http://", "http://a b", "http://a/?hunter2"] {
             let env = Env::of([("AWS_ENDPOINT_URL", address)]);
-            let error = s3(&bucket(), &env, &Limits::default()).err().unwrap();
+            let error = s3(&bucket(), None, &env, &Limits::default()).err().unwrap();
             assert_eq!(error.class(), Class::Usage, "{address}");
             assert!(!format!("{error:?}").contains("hunter2"), "{address}");
         }
@@ -220,7 +265,7 @@ mod tests {
     #[test]
     fn half_of_a_key_pair_is_a_usage_error() {
         let env = Env::of([("AWS_ACCESS_KEY_ID", "AKID"), ("HOME", "/nonexistent")]);
-        assert_eq!(s3(&bucket(), &env, &Limits::default()).err().unwrap().class(), Class::Usage);
+        assert_eq!(s3(&bucket(), None, &env, &Limits::default()).err().unwrap().class(), Class::Usage);
     }
 
     #[test]
@@ -235,12 +280,34 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_of_its_own_wins_and_may_name_the_region() {
+        let env = Env::of([
+            ("AWS_ACCESS_KEY_ID", "AKTEST"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_ENDPOINT_URL_S3", "https://elsewhere.example"),
+            ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true"),
+        ]);
+        for (url, virtual_hosted, address, region) in [
+            ("https://s3.eu-west-1.amazonaws.com", true, "https://b.s3.eu-west-1.amazonaws.com", Some("eu-west-1")),
+            ("https://s3-eu-west-1.amazonaws.com", false, "https://s3-eu-west-1.amazonaws.com", Some("eu-west-1")),
+            ("https://s3.amazonaws.com", false, "https://s3.amazonaws.com", None),
+            ("http://minio-1:9000", false, "http://minio-1:9000", None),
+        ] {
+            let own = Endpoint { url: url.into(), virtual_hosted };
+            assert_eq!(own.region(), region, "{url}");
+            let (store, place) = s3(&bucket(), Some(&own), &env, &Limits::default()).unwrap();
+            assert_eq!(place.endpoint, address);
+            assert!(!format!("{store:?}").contains("elsewhere"));
+        }
+    }
+
+    #[test]
     fn control_characters_in_settings_are_refused_without_repeating_them() {
         for variable in
             ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "S3_SECRET_KEY"]
         {
             let env = Env::of([(variable, "hunter2\n")]);
-            let error = s3(&bucket(), &env, &Limits::default()).err().unwrap();
+            let error = s3(&bucket(), None, &env, &Limits::default()).err().unwrap();
             assert_eq!(error.class(), Class::Usage, "{variable}");
             assert!(error.to_string().starts_with(variable), "{error:?}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");

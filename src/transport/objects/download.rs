@@ -118,8 +118,8 @@ impl Drop for RangedReader {
     }
 }
 
-/// Why an attempt at a range ended early.
-enum Broken {
+/// Why an attempt at a range or a whole object ended early.
+pub(super) enum Broken {
     /// Another attempt cannot help.
     ForGood(Error),
     /// The connection broke or fell silent: worth taking up where it stopped.
@@ -138,7 +138,7 @@ impl Object {
             let before = got.len();
             let error = match self.attempt(&range, &mut got, &mut progress).await {
                 Ok(()) if got.len() == length => return Ok(got),
-                Ok(()) => self.shared.place.cut_short(range.start + got.len() as u64, self.size),
+                Ok(()) => self.shared.place.cut_short("reading an artifact", range.start + got.len() as u64, self.size),
                 Err(Broken::ForGood(error)) => return Err(error),
                 Err(Broken::Meanwhile(error)) => error,
             };
@@ -203,7 +203,7 @@ pub(super) fn replaced(key: &Path) -> Error {
 }
 
 /// A growing pause with jitter.
-fn pause(first: Duration, attempt: u32) -> Duration {
+pub(super) fn pause(first: Duration, attempt: u32) -> Duration {
     use std::hash::{BuildHasher, RandomState};
     let jitter = 0.5 + (RandomState::new().hash_one(attempt) % 1024) as f64 / 1024.0;
     (first * 2u32.saturating_pow(attempt.saturating_sub(1).min(5))).mul_f64(jitter)

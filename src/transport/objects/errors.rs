@@ -21,7 +21,19 @@ use crate::transport::secrets::Secrets;
 pub(super) enum Kind {
     S3,
     Gs,
+    Web,
     Other,
+}
+
+/// What an answer says about being there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// Nothing: it is another error.
+    None,
+    /// The object is not there, its bucket is.
+    Object,
+    /// The object is not there, and maybe its bucket neither.
+    ObjectOrBucket,
 }
 
 /// A bucket and how it is reached, for messages.
@@ -96,6 +108,39 @@ impl Place {
         }
     }
 
+    /// As [`Place::explain_in_bucket`] for objects to remove. What fails without a word of the connection is a single
+    /// object, whose reason `object_store` keeps to itself.
+    pub(super) fn explain_removal(&self, doing: &str, error: &object_store::Error) -> Error {
+        let known = find::<Answered>(error).is_some()
+            || find::<Strange>(error).is_some()
+            || find::<HttpError>(error).is_some()
+            || find::<NoCredentials>(error).is_some();
+        if known || !matches!(error, object_store::Error::Generic { .. }) {
+            return self.explain_in_bucket(doing, error);
+        }
+        self.unavailable(doing, &format!("{} did not remove all that it was asked to", self.endpoint))
+            .hint(format!("{}, and remove objects from it", self.check_credentials()))
+    }
+
+    /// Whether an error says that an object is not there.
+    pub(super) fn absence(error: &object_store::Error) -> Absence {
+        match find::<Answered>(error) {
+            Some(answered) => match (answered.status, answered.code.as_str()) {
+                (404, "NoSuchKey") => Absence::Object,
+                // An answer to HEAD has no code.
+                (404, "") => Absence::ObjectOrBucket,
+                _ => Absence::None,
+            },
+            None if matches!(error, object_store::Error::NotFound { .. }) => Absence::Object,
+            None => Absence::None,
+        }
+    }
+
+    /// Whether an error says that a file of a web server is not there, in whatever words.
+    pub(super) fn absent_file(error: &object_store::Error) -> bool {
+        find::<Answered>(error).is_some_and(|answered| answered.status == 404 && answered.code != "NoSuchBucket")
+    }
+
     /// The error for a place that made no progress for so long.
     pub(super) fn silent(&self, doing: &str, limit: Duration) -> Error {
         self.unavailable(doing, &format!("{} sent nothing for {}", self.endpoint, Took(limit)))
@@ -103,9 +148,8 @@ impl Place {
     }
 
     /// The error for an answer that ended before its announced length, again and again.
-    pub(super) fn cut_short(&self, at: u64, size: u64) -> Error {
-        self.unavailable("reading an artifact", &format!("the answer ended after {at} of {size} bytes"))
-            .hint(self.check_network())
+    pub(super) fn cut_short(&self, doing: &str, at: u64, size: u64) -> Error {
+        self.unavailable(doing, &format!("the answer ended after {at} of {size} bytes")).hint(self.check_network())
     }
 
     /// The last cause of a store's error, on one line and without secrets.
@@ -136,6 +180,7 @@ impl Place {
         let why = format!("{} has no bucket `{}`", self.endpoint, self.bucket);
         let hint = match self.kind {
             Kind::Gs => "check the bucket's name and the project of the credentials",
+            Kind::Web => "check the address",
             _ => "check the bucket's name, AWS_REGION and AWS_ENDPOINT_URL",
         };
         self.unavailable(doing, &why).hint(hint)
@@ -153,6 +198,7 @@ impl Place {
     fn not_understood(&self, doing: &str, strange: &Strange) -> Error {
         let hint = match self.kind {
             Kind::Gs => format!("{}: is it Google Cloud Storage that answers there?", self.check_endpoint()),
+            Kind::Web => self.check_endpoint().to_owned(),
             _ => format!("{}: is it an S3 service that answers there?", self.check_endpoint()),
         };
         self.unavailable(doing, &strange.to_string()).hint(hint)
@@ -160,6 +206,14 @@ impl Place {
 
     /// Redirects are not followed: only the host that was named gets the credentials.
     fn elsewhere(&self, doing: &str, answered: &Answered) -> Error {
+        if self.kind == Kind::Web {
+            return self
+                .unavailable(
+                    doing,
+                    &format!("the server sends on to another address, which is not followed: {answered}"),
+                )
+                .hint("use the address that it sends to");
+        }
         let (why, hint) = match (&answered.region, self.kind) {
             (Some(region), Kind::S3) => (String::new(), format!("set AWS_REGION={region}")),
             (_, Kind::Gs) => (format!(": {answered}"), self.check_endpoint().to_owned()),
@@ -207,6 +261,7 @@ impl Place {
     fn check_credentials(&self) -> String {
         let variables = match self.kind {
             Kind::Gs => "GOOGLE_APPLICATION_CREDENTIALS",
+            Kind::Web => return "the server must let this machine read without credentials".to_owned(),
             _ => "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN or AWS_PROFILE",
         };
         format!("check {variables}, and that they may list, read and write bucket `{}`", self.bucket)
@@ -215,6 +270,7 @@ impl Place {
     fn check_endpoint(&self) -> &'static str {
         match self.kind {
             Kind::Gs => "check STORAGE_EMULATOR_HOST and the proxy variables",
+            Kind::Web => "check the address and the proxy variables",
             _ => "check AWS_ENDPOINT_URL and the proxy variables",
         }
     }
@@ -222,6 +278,7 @@ impl Place {
     fn check_network(&self) -> &'static str {
         match self.kind {
             Kind::Gs => "check the network, the proxy variables and STORAGE_EMULATOR_HOST",
+            Kind::Web => "check the network, the proxy variables and the address",
             _ => "check the network, the proxy variables and AWS_ENDPOINT_URL",
         }
     }

@@ -1,4 +1,4 @@
-//! Artifacts in a bucket: `s3://` and `gs://` through the `object_store` crate.
+//! Artifacts and other objects in a bucket: `s3://` and `gs://` through the `object_store` crate; files of a web server.
 //!
 //! | part | what it does |
 //! |---|---|
@@ -9,6 +9,9 @@
 //! | `document` | what an answer in XML is: its outermost element, its code |
 //! | `upload` | sync writes into parts that travel side by side |
 //! | `download` | ranges that travel side by side into sync reads |
+//! | `keyed` | whole small objects by key, many at once |
+//! | `web` | whole small files of a web server, many at once |
+//! | `whole` | what these two share: bodies read to their end, requests made again |
 //! | `errors` | absent, refused and unreachable told apart, in words |
 //!
 //! Async code stays below this module: a transport owns a small runtime, and its users block.
@@ -18,9 +21,12 @@ mod connect;
 mod document;
 mod download;
 mod errors;
+mod keyed;
 mod profile;
 mod upload;
 mod watch;
+mod web;
+mod whole;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -31,7 +37,10 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::runtime::{Handle, Runtime};
 
+pub use self::connect::Endpoint;
 use self::errors::Place;
+pub use self::keyed::{Keyed, Object};
+pub use self::web::Web;
 use super::layout::{self, Seen};
 use super::{Download, Origin, Pick, Transport, Upload};
 use crate::artifact::ArtifactName;
@@ -119,8 +128,8 @@ pub struct Objects {
 }
 
 /// What uploads and downloads need of their transport; they may outlive it.
-struct Shared {
-    store: Arc<dyn ObjectStore>,
+struct Shared<S = Arc<dyn ObjectStore>> {
+    store: S,
     runtime: Background,
     limits: Limits,
     cancel: Cancel,
@@ -130,7 +139,7 @@ struct Shared {
 impl Objects {
     /// A transport over an S3 bucket, with credentials and endpoint from the environment. Opens no connection.
     pub fn s3(bucket: &Bucket, env: &Env, limits: Limits, origin: Origin, cancel: Cancel) -> Result<Self> {
-        let (store, place) = connect::s3(bucket, env, &limits)?;
+        let (store, place) = connect::s3(bucket, None, env, &limits)?;
         Self::build(store, place, &bucket.prefix, limits, origin, cancel)
     }
 
@@ -232,7 +241,7 @@ impl Transport for Objects {
     }
 }
 
-impl Shared {
+impl<S> Shared<S> {
     /// Ends an operation with all its tries after so long.
     async fn within<T>(&self, doing: &str, limit: Duration, future: impl Future<Output = T>) -> Result<T> {
         tokio::time::timeout(limit, future).await.map_err(|_| self.place.silent(doing, limit))

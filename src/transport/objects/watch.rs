@@ -158,13 +158,14 @@ impl HttpService for Watched {
     }
 }
 
-/// Whether the answer to a request must be a document of a service for objects: a listing, a new upload, or one put together.
+/// Whether the answer to a request must be a document of a service for objects: a listing, a new upload, one put together, or
+/// what became of objects to remove.
 fn asks_for_document(request: &HttpRequest) -> bool {
     let query = request.uri().query().unwrap_or_default();
     let has = |name| query.split('&').any(|pair| pair.split('=').next() == Some(name));
     match request.method().as_str() {
         "GET" => has("list-type"),
-        "POST" => has("uploads") || has("uploadId"),
+        "POST" => has("uploads") || has("uploadId") || has("delete"),
         _ => false,
     }
 }

@@ -16,7 +16,7 @@ use super::http::{Bucket, Fault, Request};
 
 pub(super) const KEY: &str = "build/a.tar/-.job";
 
-pub(super) fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         part_bytes: 10_000,
         range_bytes: 10_000,
@@ -52,7 +52,7 @@ pub(super) fn fetch(transport: &Objects) -> Result<Vec<u8>, Error> {
 }
 
 /// A fault for the first so many requests that fit.
-fn first(
+pub(crate) fn first(
     count: usize,
     fits: fn(&Request) -> bool,
     fault: Fault,
@@ -64,7 +64,7 @@ fn first(
     }
 }
 
-pub(super) fn always(
+pub(crate) fn always(
     fits: fn(&Request) -> bool,
     fault: Fault,
 ) -> impl Fn(usize, &Request) -> Option<Fault> + Send + Sync {
@@ -73,7 +73,7 @@ pub(super) fn always(
 
 /// Whatever went wrong, nothing secret is in the error or its causes.
 #[track_caller]
-pub(super) fn check_error(error: &Error, class: Class, words: &[&str]) {
+pub(crate) fn check_error(error: &Error, class: Class, words: &[&str]) {
     let text = format!("{} | {}", error.chain(), error.next_step().unwrap_or_default());
     assert_eq!(error.class(), class, "{text}");
     for word in words {

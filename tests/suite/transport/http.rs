@@ -8,24 +8,24 @@ use std::time::Duration;
 
 /// What a client asked.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) query: String,
-    pub(super) headers: BTreeMap<String, String>,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
     /// Whether this reads an object's bytes.
-    pub(super) fn reads_object(&self) -> bool {
+    pub(crate) fn reads_object(&self) -> bool {
         self.method == "GET" && !self.query.contains("list-type")
     }
 }
 
 /// How an answer is spoiled.
 #[derive(Debug, Clone)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Another answer altogether.
     Status(u16, String),
     /// A redirect to this address.
@@ -49,8 +49,8 @@ pub(super) enum Fault {
 type Hook = dyn Fn(usize, &Request) -> Option<Fault> + Send + Sync;
 
 /// The server. It ends with the process.
-pub(super) struct Bucket {
-    pub(super) address: SocketAddr,
+pub(crate) struct Bucket {
+    pub(crate) address: SocketAddr,
     state: Arc<State>,
 }
 
@@ -63,7 +63,7 @@ struct State {
 
 impl Bucket {
     /// Serves an empty bucket `b`; the hook sees every request with its number.
-    pub(super) fn start(hook: impl Fn(usize, &Request) -> Option<Fault> + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(hook: impl Fn(usize, &Request) -> Option<Fault> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -82,19 +82,19 @@ impl Bucket {
         Bucket { address, state }
     }
 
-    pub(super) fn insert(&self, key: &str, bytes: Vec<u8>) {
+    pub(crate) fn insert(&self, key: &str, bytes: Vec<u8>) {
         self.state.objects.lock().unwrap().insert(key.into(), bytes);
     }
 
-    pub(super) fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.state.seen.lock().unwrap().clone()
     }
 
-    pub(super) fn objects(&self) -> Vec<String> {
+    pub(crate) fn objects(&self) -> Vec<String> {
         self.state.objects.lock().unwrap().keys().cloned().collect()
     }
 
-    pub(super) fn open_uploads(&self) -> usize {
+    pub(crate) fn open_uploads(&self) -> usize {
         self.state.uploads.lock().unwrap().len()
     }
 }

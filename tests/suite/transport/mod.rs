@@ -4,6 +4,6 @@
 mod agent;
 mod answers;
 mod contract;
-mod faults;
-mod http;
-mod subjects;
+pub(crate) mod faults;
+pub(crate) mod http;
+pub(crate) mod subjects;

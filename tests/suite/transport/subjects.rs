@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -195,27 +196,32 @@ fn files_below(folder: &Path) -> usize {
 }
 
 /// Serves a folder as S3 until dropped.
-struct S3Server {
-    address: SocketAddr,
+pub(crate) struct S3Server {
+    pub(crate) address: SocketAddr,
+    /// How many connections there were.
+    pub(crate) connections: Arc<AtomicUsize>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl S3Server {
-    fn start(root: &Path) -> Self {
+    pub(crate) fn start(root: &Path) -> Self {
         let mut builder = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
         builder.set_auth(SimpleAuth::from_single("AKTEST", "secret"));
         let service = builder.build();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 let service = service.clone();
                 tokio::spawn(async move {
                     let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
                 });
             }
         });
-        S3Server { address, _runtime: runtime }
+        S3Server { address, connections, _runtime: runtime }
     }
 }

@@ -1,0 +1,5 @@
+//! Chunk stores: one contract for all of them, and what buckets and web servers do when they misbehave.
+
+mod contract;
+mod faults;
+mod servers;
