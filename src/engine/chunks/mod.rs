@@ -75,3 +75,6 @@ pub struct ChunkCounts {
     /// Chunks that came from the local cache.
     pub from_cache: u64,
 }
+
+#[cfg(test)]
+mod look_tests;
