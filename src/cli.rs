@@ -1,5 +1,6 @@
 //! The command line: clap types and help text, nothing else.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,12 @@ pub enum Command {
     /// Unpack an archive of any known compression
     #[command(after_long_help = INFLATE_EXAMPLES)]
     Inflate(Inflate),
+    /// Look into an index of chunks (.catar.caibx), and check what it names
+    #[command(subcommand)]
+    Index(IndexCommand),
+    /// Remove what nobody needs any more
+    #[command(subcommand)]
+    Gc(GcCommand),
     /// Run one of the plugin's hooks (called by hooks/*)
     Hook {
         /// Which hook
@@ -174,6 +181,73 @@ pub struct Inflate {
     pub same_owner: bool,
 }
 
+/// `monofo index`.
+#[derive(Debug, Subcommand)]
+pub enum IndexCommand {
+    /// Say what an index names, and how much of it lies where
+    #[command(after_long_help = INDEX_INFO_EXAMPLES)]
+    Info(IndexInfo),
+    /// Fetch and check every chunk that an index names
+    #[command(after_long_help = INDEX_VERIFY_EXAMPLES)]
+    Verify(IndexVerify),
+}
+
+/// `monofo index info`.
+#[derive(Debug, Args)]
+pub struct IndexInfo {
+    /// The index (`-` for standard input)
+    #[arg(value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// Say how much of it this chunk store has (default: MONOFO_DESYNC_STORE, if set; may be given several times)
+    #[arg(long, value_name = "URL")]
+    pub store: Vec<OsString>,
+}
+
+/// `monofo index verify`.
+#[derive(Debug, Args)]
+pub struct IndexVerify {
+    /// The index (`-` for standard input)
+    #[arg(value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// The chunk store (default: MONOFO_DESYNC_STORE, outside a job the folder .monofo/chunks)
+    #[arg(long, value_name = "URL")]
+    pub store: Option<OsString>,
+
+    /// Take wrong chunks out of the way, so that the next upload stores them again
+    #[arg(long)]
+    pub repair: bool,
+}
+
+/// `monofo gc`.
+#[derive(Debug, Subcommand)]
+pub enum GcCommand {
+    /// Remove chunks from a store that no kept index names
+    #[command(after_long_help = GC_CHUNKS_EXAMPLES)]
+    Chunks(GcChunks),
+}
+
+/// `monofo gc chunks`.
+#[derive(Debug, Args)]
+pub struct GcChunks {
+    /// The chunk store (default: MONOFO_DESYNC_STORE)
+    #[arg(long, value_name = "URL")]
+    pub store: Option<OsString>,
+
+    /// Indexes whose chunks stay, or folders to look through for such; links in them are not followed
+    #[arg(long, value_name = "INDEX", required = true, num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub keep: Vec<PathBuf>,
+
+    /// Leave what was written or used more lately than this
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
+    pub older_than: String,
+
+    /// Remove nothing, and say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `monofo try`.
 #[derive(Debug, Args)]
 pub struct Try {
@@ -198,8 +272,8 @@ pub enum HookPhase {
 }
 
 const EXIT_CODES: &str = "\
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 no such artifact, 5 files changed while they were \
-packed, 6 refused for safety, 7 damaged data, 8 transport unusable, 130 or 143 interrupted
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 no such artifact or file, 5 files changed while they were \
+packed, 6 refused for safety, 7 damaged data, 8 transport or chunk store unusable, 130 or 143 interrupted
 
 Where artifacts go: MONOFO_ARTIFACTS is `agent` (default inside a Buildkite job), file:///dir, s3://bucket/prefix or \
 gs://bucket/prefix (default outside a job: the folder .monofo/artifacts)";
@@ -226,6 +300,32 @@ const INFLATE_EXAMPLES: &str = "\
 Examples:
   monofo inflate dist.tar.lz4 -C out
   monofo inflate - < anything.tar.gz";
+
+const INDEX_INFO_EXAMPLES: &str = "\
+Seeds and the cache of this machine are looked at where a download would use them. Chunks that a store lacks are no failure \
+here; not being able to tell is one (exit status 8). A damaged index is one, too (7).
+
+Examples:
+  monofo index info build.catar.caibx
+  monofo index info build.catar.caibx --store s3://bucket/chunks
+  monofo --json index info - < build.catar.caibx";
+
+const INDEX_VERIFY_EXAMPLES: &str = "\
+Chunks are fetched from the store itself, whatever seeds and the cache of this machine hold. Ends with exit status 7 when one \
+is missing or wrong, also when --repair took it out of the way.
+
+Examples:
+  monofo index verify build.catar.caibx --store s3://bucket/chunks
+  monofo index verify build.catar.caibx --store /mnt/chunks --repair";
+
+const GC_CHUNKS_EXAMPLES: &str = "\
+Every index that is still needed has to be among those that are kept: chunks that only others name are removed. In a folder, \
+every file that begins like an index counts, whatever its name. When one cannot be read, nothing is removed. Uploads mark the \
+old chunks that they rely on, so they may go on meanwhile unless --older-than is below 2 days.
+
+Examples:
+  monofo gc chunks --store /mnt/chunks --keep /mnt/artifacts --dry-run
+  monofo gc chunks --store s3://bucket/chunks --keep main.caibx release.caibx --older-than 30d";
 
 const TRY_EXAMPLES: &str = "\
 Examples:

@@ -8,7 +8,7 @@
 //! | formats | [`collect`], [`chunk`], [`archive`] | patterns and lists to a file set; a stream to chunks; file set to archive bytes and back |
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
 //! | chunk store | [`chunk_store`] | chunks under their ids: folder, S3, GCS, HTTP; in order, with a cache |
-//! | engine | [`engine`] | one upload, one download |
+//! | engine | [`engine`] | one upload, one download; a look into indexes and chunk stores, and cleaning up |
 //! | configuration | [`config`] | environment and plugin configuration to requests |
 //! | edge | [`cli`], [`commands`], [`report`] | command line, hooks, what people see |
 

@@ -90,6 +90,12 @@ pub enum Verb {
     Deflate,
     /// An archive unpacked here.
     Inflate,
+    /// An index looked at.
+    IndexInfo,
+    /// The chunks of an index checked.
+    IndexVerify,
+    /// A chunk store cleaned up.
+    GcChunks,
 }
 
 impl Verb {
@@ -99,6 +105,9 @@ impl Verb {
             Verb::Download => "download",
             Verb::Deflate => "deflate",
             Verb::Inflate => "inflate",
+            Verb::IndexInfo => "index info",
+            Verb::IndexVerify => "index verify",
+            Verb::GcChunks => "gc chunks",
         }
     }
 
@@ -213,6 +222,11 @@ impl Report {
         self.warning_line(&clean(&text), true);
     }
 
+    /// Adds to the summary what only this command has to tell.
+    pub fn section(&self, key: &'static str, content: Value) {
+        self.state().summary.section(key, content);
+    }
+
     /// An error that belongs to no artifact, with all its causes, and what to do next.
     pub fn error(&self, error: &Error) {
         self.state().summary.error(error);
@@ -256,7 +270,8 @@ impl Report {
     /// ```
     /// `result` is `done`, `empty`, `skipped`, `failed` or `warned` (failed, softened); `error` is null or has
     /// `class`, `message` and `hint`. An artifact made of chunks also has `chunks`, with `total`, `moved`, `moved_bytes`,
-    /// `from_seed` and `from_cache`. Artifacts stand in the order in which they ended.
+    /// `from_seed` and `from_cache`. Artifacts stand in the order in which they ended. What only one command tells has a
+    /// key of its own behind these, see [`Report::section`].
     pub fn finish(&self, status: u8) -> u8 {
         if !self.mode.json {
             return status;

@@ -77,10 +77,10 @@ impl fmt::Display for Took {
     }
 }
 
-/// `1 file`, `2 files`, `89,339 files`.
-pub struct Count(pub u64, pub &'static str);
+/// A number with its thousands apart: `7`, `89,339`.
+pub struct Number(pub u64);
 
-impl fmt::Display for Count {
+impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = self.0.to_string();
         for (i, digit) in digits.chars().enumerate() {
@@ -89,9 +89,21 @@ impl fmt::Display for Count {
             }
             write!(f, "{digit}")?;
         }
+        Ok(())
+    }
+}
+
+/// `1 file`, `2 files`, `89,339 files`.
+pub struct Count(pub u64, pub &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Number(self.0).fmt(f)?;
+        let many = self.0 != 1;
         match self.1.strip_suffix('y') {
-            Some(stem) if self.0 != 1 => write!(f, " {stem}ies"),
-            _ => write!(f, " {}{}", self.1, if self.0 == 1 { "" } else { "s" }),
+            Some(stem) if many => write!(f, " {stem}ies"),
+            _ if many && self.1.ends_with('x') => write!(f, " {}es", self.1),
+            _ => write!(f, " {}{}", self.1, if many { "s" } else { "" }),
         }
     }
 }
@@ -132,6 +144,7 @@ mod tests {
     fn counts_carry_thousands_and_plural() {
         assert_eq!(Count(1, "file").to_string(), "1 file");
         assert_eq!(Count(89_339, "file").to_string(), "89,339 files");
+        assert_eq!(Count(2, "index").to_string(), "2 indexes");
         assert_eq!(Count(2, "entry").to_string(), "2 entries");
         assert_eq!(Count(1_000_000, "file").to_string(), "1,000,000 files");
     }

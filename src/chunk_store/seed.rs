@@ -118,6 +118,26 @@ impl Seeds {
         None
     }
 
+    /// Calls back with the index of every seed, of all scopes. Marks none as used.
+    pub fn each_index(&self, mut each: impl FnMut(&Index)) {
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten() {
+                let path = entry.path();
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(path),
+                    Ok(kind) if kind.is_file() && is_index(&entry.file_name()) => {
+                        if let Some((_, _, index)) = Seed::open_files(&path) {
+                            each(&index);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Removes what was used longest ago, and what killed processes left.
     fn tidy(&self) {
         let mut kept = Vec::new();
@@ -152,18 +172,23 @@ impl Seeds {
 }
 
 impl Seed {
-    fn open(path: &Path) -> Option<Seed> {
-        let archive_path = path.with_extension("");
-        let archive = File::open(&archive_path).ok()?;
+    /// The archive, the file of its index, and the index.
+    fn open_files(path: &Path) -> Option<(File, File, Index)> {
+        let archive = File::open(path.with_extension("")).ok()?;
         let file = File::open(path).ok()?;
         if file.metadata().ok()?.len() > MOST_INDEX_BYTES {
             return None;
         }
         let index = Index::read(&fs::read(path).ok()?).ok()?;
+        Some((archive, file, index))
+    }
+
+    fn open(path: &Path) -> Option<Seed> {
+        let (archive, file, index) = Self::open_files(path)?;
         // Used now: for whoever makes room.
         let _ = file.set_modified(SystemTime::now());
         let numbers = index.items.iter().zip(0u32..).map(|(item, number)| (item.id, number)).collect();
-        Some(Seed { archive, index, chunks: numbers, paths: [path.to_owned(), archive_path] })
+        Some(Seed { archive, index, chunks: numbers, paths: [path.to_owned(), path.with_extension("")] })
     }
 
     /// The index it was made with.

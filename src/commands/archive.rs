@@ -1,21 +1,23 @@
 //! `monofo deflate` and `monofo inflate`: archives made and unpacked here, without a transport.
 
-use std::fs::{File, Permissions};
-use std::io::{self, IsTerminal, Read};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Commands;
+use super::input::open;
 use crate::artifact::Format;
 use crate::cli::{Deflate, Inflate};
 use crate::config::chunks::chunks;
 use crate::engine::{self, Chunks, Context, Counting, Outcome};
-use crate::error::{Class, Error, IoContext, Result};
-use crate::pipe::Pipe;
+use crate::error::{Error, IoContext, Result};
 use crate::report::{Severity, Verb};
 use crate::text::Shown;
+
+const ARCHIVE: &str = "an archive";
+const FOLDER: &str = "name an archive; `monofo upload` is what packs folders";
 
 impl Commands<'_> {
     pub(super) fn deflate(&self, deflate: &Deflate) -> u8 {
@@ -26,7 +28,7 @@ impl Commands<'_> {
                 return Err(Error::usage(format_args!("`{}` names no archive format", Shown::path(&deflate.output)))
                     .hint("end it in .tar.zst, .tar.lz4, .tar.gz, .tgz, .tar, .catar or .catar.caibx"));
             }
-            let input = open(&deflate.tarfile, context)?;
+            let input = open(&deflate.tarfile, ARCHIVE, FOLDER, context)?;
             let making = || format!("cannot make `{}`", Shown::path(&deflate.output));
             let folder =
                 deflate.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -45,7 +47,7 @@ impl Commands<'_> {
 
     pub(super) fn inflate(&self, inflate: &Inflate) -> u8 {
         self.one(Verb::Inflate, &inflate.archive, |context| {
-            let input = open(&inflate.archive, context)?;
+            let input = open(&inflate.archive, ARCHIVE, FOLDER, context)?;
             let (input, travelled) = Counting::new(input);
             let (unpacked, chunks) =
                 engine::inflate(Box::new(input), &inflate.chdir, inflate.same_owner, &self.chunks(), context)
@@ -86,26 +88,4 @@ impl Commands<'_> {
         };
         self.report.finish(status)
     }
-}
-
-fn open(path: &Path, context: &Context) -> Result<Box<dyn Read + Send>> {
-    if path.as_os_str() == "-" {
-        if io::stdin().is_terminal() {
-            return Err(Error::usage("standard input is a terminal").hint("pipe an archive in, or name a file"));
-        }
-        return Ok(Box::new(Pipe::stdin(&context.cancel)));
-    }
-    if path.metadata().is_ok_and(|status| status.file_type().is_fifo()) {
-        return Ok(Box::new(Pipe::open(path, &context.cancel)));
-    }
-    let file = File::open(path).map_err(|error| {
-        let class = if error.kind() == io::ErrorKind::NotFound { Class::NotThere } else { Class::Failed };
-        Error::new(class, format_args!("cannot open `{}`", Shown::path(path))).caused_by(error)
-    })?;
-    if file.metadata().is_ok_and(|status| status.is_dir()) {
-        return Err(Error::usage(format_args!("`{}` is a folder, not an archive", Shown::path(path)))
-            .hint("name an archive; `monofo upload` is what packs folders"));
-    }
-    context.progress.expect(0);
-    Ok(Box::new(file))
 }

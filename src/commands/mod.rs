@@ -3,8 +3,11 @@
 mod archive;
 mod artifact;
 mod block;
+mod gc;
 mod grace;
 pub mod hook;
+mod index;
+mod input;
 mod traces;
 pub mod try_pipeline;
 
@@ -37,6 +40,8 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
         Command::Download(download) => commands.download(download),
         Command::Deflate(deflate) => commands.deflate(&deflate),
         Command::Inflate(inflate) => commands.inflate(&inflate),
+        Command::Index(index) => commands.index(&index),
+        Command::Gc(gc) => commands.gc(&gc),
         Command::Hook { phase } => {
             let phase = match phase {
                 HookPhase::PreCommand => hook::Phase::PreCommand,

@@ -8,11 +8,13 @@
 //! | `MONOFO_DESYNC_CHUNK_SIZE` | `MIN:AVG:MAX` in KiB | `16:64:256` |
 //! | `MONOFO_DESYNC_DIGEST` | `sha512-256` or `sha256` | `sha512-256` |
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::cancel::Cancel;
 use crate::chunk::{Digest, Sizes};
-use crate::chunk_store::{self, Cache, Seeds};
+use crate::chunk_store::{self, Cache, ChunkStore, Seeds};
 use crate::engine::{Chunking, Chunks};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -39,19 +41,40 @@ fn chunking(env: &Env, cancel: &Cancel) -> Result<Chunking> {
                 .hint("set it to sha512-256 or sha256, or unset it")
         })?,
     };
-    let text = match env.path("MONOFO_DESYNC_STORE") {
-        Some(text) => text,
-        None if env.in_job() => {
-            return Err(Error::usage("no chunk store is configured for artifacts named .catar.caibx").hint(
-                "set MONOFO_DESYNC_STORE to s3://bucket/prefix, gs://bucket/prefix or a folder that all agents share",
-            ));
-        }
-        None => DEFAULT_STORE.into(),
-    };
-    let store = chunk_store::open(text.as_os_str(), env, cancel)
-        .map_err(|error| error.context("MONOFO_DESYNC_STORE is wrong"))?;
+    let store = store(env, cancel)?;
     // A store in a folder of this machine is as near as a cache would be.
-    let usual = |name: &str| if store.is_local() { None } else { Some(user_cache(env)?.join(name)) };
+    let (cache, seeds) = nearby(env, cancel, !store.is_local());
+    Ok(Chunking { store, cache, seeds, sizes, digest })
+}
+
+/// The store that `MONOFO_DESYNC_STORE` names, if it does.
+pub fn configured_store(env: &Env, cancel: &Cancel) -> Result<Option<Arc<dyn ChunkStore>>> {
+    let open = |text: PathBuf| chunk_store::open(text.as_os_str(), env, cancel);
+    let store = env.path("MONOFO_DESYNC_STORE").map(open).transpose();
+    store.map_err(|error| error.context("MONOFO_DESYNC_STORE is wrong"))
+}
+
+/// The store that `--store` names.
+pub fn named_store(location: &OsStr, env: &Env, cancel: &Cancel) -> Result<Arc<dyn ChunkStore>> {
+    chunk_store::open(location, env, cancel).map_err(|error| error.context("--store is wrong"))
+}
+
+/// The store that artifacts depend on.
+pub fn store(env: &Env, cancel: &Cancel) -> Result<Arc<dyn ChunkStore>> {
+    if let Some(store) = configured_store(env, cancel)? {
+        return Ok(store);
+    }
+    if env.in_job() {
+        return Err(Error::usage("no chunk store is configured for artifacts named .catar.caibx").hint(
+            "set MONOFO_DESYNC_STORE to s3://bucket/prefix, gs://bucket/prefix or a folder that all agents share",
+        ));
+    }
+    chunk_store::open(OsStr::new(DEFAULT_STORE), env, cancel)
+}
+
+/// Cache and seeds of this machine. Those at the usual places are for stores that are distant.
+pub fn nearby(env: &Env, cancel: &Cancel, distant: bool) -> (Option<Cache>, Option<Seeds>) {
+    let usual = |name: &str| if distant { Some(user_cache(env)?.join(name)) } else { None };
     let folder = |variable: &str, name: &str| match env.path(variable) {
         Some(path) if path.as_os_str() == "none" => None,
         Some(path) => Some(path),
@@ -59,7 +82,7 @@ fn chunking(env: &Env, cancel: &Cancel) -> Result<Chunking> {
     };
     let cache = folder("MONOFO_DESYNC_CACHE", "chunks").map(|path| Cache::new(path, MOST_BYTES, cancel.clone()));
     let seeds = folder("MONOFO_DESYNC_SEED_DIR", "seeds").map(|path| Seeds::new(path, scope(env), MOST_BYTES));
-    Ok(Chunking { store, cache, seeds, sizes, digest })
+    (cache, seeds)
 }
 
 /// `$XDG_CACHE_HOME/monofo`, else `~/.cache/monofo`.

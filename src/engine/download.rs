@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::chunks::inspect::read_index;
 use super::chunks::{self, ChunkCounts, Chunks};
 use super::{DownloadRequest, Outcome};
 use crate::archive::codec;
 use crate::archive::tree::{SafePath, Tree};
 use crate::archive::unpack::{Unpacked, unpack};
 use crate::artifact::Format;
-use crate::chunk::{Index, MOST_INDEX_BYTES};
+use crate::chunk::Index;
 use crate::context::Context;
-use crate::error::{Error, IoContext, Result, from_io};
+use crate::error::{IoContext, Result, from_io};
 use crate::text::Shown;
 use crate::transport::Transport;
 
@@ -86,12 +87,7 @@ fn unpack_any(
     if !Index::is_index(&head) {
         return Ok((unpack(codec::decode(input, context)?, open()?, into, same_owner, context)?, None));
     }
-    let mut bytes = Vec::new();
-    input.take(MOST_INDEX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| from_io("cannot read the index", e))?;
-    if bytes.len() as u64 > MOST_INDEX_BYTES {
-        return Err(Error::damaged("the index is larger than 512 MiB"));
-    }
-    let index = Index::read(&bytes)?;
+    let index = read_index(input)?;
     let (content, fetched) = chunks::fetch(index, &chunks.get()?, name, context)?;
     let mut unpacked = unpack(content, open()?, into, same_owner, context)?;
     let (counts, warnings) = fetched.finish();

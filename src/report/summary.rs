@@ -12,6 +12,7 @@ pub(super) struct Summary {
     artifacts: Vec<Value>,
     warnings: Vec<String>,
     error: Option<Value>,
+    sections: Vec<(&'static str, Value)>,
 }
 
 impl Summary {
@@ -38,14 +39,22 @@ impl Summary {
         self.error = Some(describe(error));
     }
 
+    pub(super) fn section(&mut self, key: &'static str, content: Value) {
+        self.sections.push((key, content));
+    }
+
     pub(super) fn document(&self, command: Option<&str>, status: u8) -> Value {
-        json!({
+        let mut document = json!({
             "command": command,
             "status": status,
             "warnings": self.warnings,
             "error": self.error,
             "artifacts": self.artifacts,
-        })
+        });
+        for (key, content) in &self.sections {
+            document[*key] = content.clone();
+        }
+        document
     }
 }
 

@@ -43,6 +43,7 @@ pub fn fetch(
     context: &Context,
 ) -> Result<(Content, Fetched)> {
     let index = Arc::new(index);
+    let batches = batches(&index);
     let seeds = chunking.seeds.as_ref().zip(seed_name);
     let seed = seeds.and_then(|(seeds, name)| seeds.open(name));
     let new_seed = seeds.and_then(|(seeds, name)| {
@@ -51,7 +52,7 @@ pub fn fetch(
         if same { None } else { seeds.begin(name, index.len()) }
     });
     let fetcher = Arc::new(Fetcher {
-        prefetch: plan(&index, chunking, seed.as_ref(), context),
+        prefetch: plan(&index, &batches, chunking, seed.as_ref(), context),
         chunking: Arc::clone(chunking),
         seed,
         new_seed: Mutex::new(new_seed.map(Arc::new)),
@@ -62,13 +63,29 @@ pub fn fetch(
         context: context.clone(),
         index,
     });
-    let decoder = Batches { fetcher: Arc::clone(&fetcher), next: 0 };
+    let decoder = Batches { fetcher: Arc::clone(&fetcher), left: batches.into_iter() };
     Ok((Content::new(Box::new(decoder), context), Fetched(fetcher)))
 }
 
-/// What a distant store will be asked for, and starts asking. Chunks that are on this machine are left out.
+/// The chunks that are fetched together.
+fn batches(index: &Index) -> Vec<Range<usize>> {
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    for (number, item) in index.items.iter().enumerate() {
+        match batches.last_mut() {
+            Some(batch) if batch.len() < BATCH_CHUNKS && item.end - index.start(batch.start) <= BATCH_BYTES => {
+                batch.end = number + 1;
+            }
+            _ => batches.push(number..number + 1),
+        }
+    }
+    batches
+}
+
+/// What a distant store will be asked for, and starts asking. What is planned has to be taken, or the rest would wait for
+/// ever; so chunks that are on this machine are left out, and those that repeat the one before them in their batch.
 fn plan(
     index: &Index,
+    batches: &[Range<usize>],
     chunking: &Chunking,
     seed: Option<&Seed>,
     context: &Context,
@@ -77,15 +94,23 @@ fn plan(
         return None;
     }
     let here = |id: &ChunkId| {
-        let in_cache = |cache: &crate::chunk_store::Cache| cache.has(id);
-        seed.is_some_and(|seed| seed.has(id)) || chunking.cache.as_ref().is_some_and(in_cache)
+        seed.is_some_and(|seed| seed.has(id)) || chunking.cache.as_ref().is_some_and(|cache| cache.has(id))
     };
-    let plan: Vec<(usize, ChunkId)> =
-        index.items.iter().map(|item| item.id).enumerate().filter(|(_, id)| !here(id)).collect();
+    let planned = |batch: &Range<usize>| -> Vec<(usize, ChunkId)> {
+        let wanted = |number: &usize| !(*number > batch.start && repeats(index, *number));
+        let ids = batch.clone().filter(wanted).map(|number| (number, index.items[number].id));
+        ids.filter(|(_, id)| !here(id)).collect()
+    };
+    let plan: Vec<(usize, ChunkId)> = batches.iter().flat_map(planned).collect();
     let numbers = plan.iter().map(|(number, _)| *number).collect();
     let threads = chunking.store.at_once().div_ceil(context.at_once).max(1);
     let store = Arc::clone(&chunking.store);
     Some((Prefetch::start(store, plan, threads, context.at_once, &context.cancel), numbers))
+}
+
+/// Whether a chunk, which is not the first, is the same as the one before it.
+fn repeats(index: &Index, number: usize) -> bool {
+    index.items[number - 1].id == index.items[number].id && index.chunk_len(number - 1) == index.chunk_len(number)
 }
 
 struct Fetcher {
@@ -122,7 +147,7 @@ enum From {
 
 struct Batches {
     fetcher: Arc<Fetcher>,
-    next: usize,
+    left: std::vec::IntoIter<Range<usize>>,
 }
 
 impl Decode for Batches {
@@ -131,18 +156,9 @@ impl Decode for Batches {
     }
 
     fn next(&mut self, _out: &mut Vec<u8>, _packed: &mut Vec<u8>) -> io::Result<Step> {
-        let index = &self.fetcher.index;
-        let (first, start) = (self.next, index.start(self.next));
-        let fits = |(number, item): &(usize, &crate::chunk::Item)| {
-            *number == first || item.end - start <= BATCH_BYTES && number - first < BATCH_CHUNKS
-        };
-        let batch = index.items.iter().enumerate().skip(first).take_while(fits).count();
-        if batch == 0 {
-            return Ok(Step::End);
-        }
-        self.next += batch;
-        let (fetcher, range) = (Arc::clone(&self.fetcher), first..self.next);
-        Ok(Step::Packed(Box::new(move |_packed, out| fetcher.fill(range, out).map_err(io::Error::from)), None))
+        let Some(batch) = self.left.next() else { return Ok(Step::End) };
+        let fetcher = Arc::clone(&self.fetcher);
+        Ok(Step::Packed(Box::new(move |_packed, out| fetcher.fill(batch, out).map_err(io::Error::from)), None))
     }
 }
 
@@ -161,19 +177,16 @@ impl Fetcher {
         };
         let mut origins = Vec::with_capacity(batch.len());
         let mut rest = out.as_mut_slice();
-        let mut before: Option<(ChunkId, &[u8])> = None;
+        let mut before: &[u8] = &[];
         for number in batch.clone() {
             let chunk = rest.split_off_mut(..self.index.chunk_len(number)).unwrap_or_default();
-            let id = self.index.items[number].id;
-            let origin = match before {
-                Some((same, bytes)) if same == id && bytes.len() == chunk.len() => {
-                    chunk.copy_from_slice(bytes);
-                    From::Before
-                }
-                _ => self.load(number, chunk, unpacker_ref)?,
-            };
-            origins.push(origin);
-            before = Some((id, chunk));
+            if number > batch.start && repeats(&self.index, number) {
+                chunk.copy_from_slice(before);
+                origins.push(From::Before);
+            } else {
+                origins.push(self.load(number, chunk, unpacker_ref)?);
+            }
+            before = chunk;
         }
         self.check(&batch, &origins, out, unpacker_ref)?;
         self.unpackers.lock().unwrap_or_else(PoisonError::into_inner).extend(unpacker);
@@ -222,22 +235,25 @@ impl Fetcher {
     /// A chunk from the nearest place that has it, unchecked.
     fn load(&self, number: usize, chunk: &mut [u8], unpacker: &mut Unpacker) -> Result<From> {
         let id = self.index.items[number].id;
-        if let Some(seed) = &self.seed
-            && seed.read(&id, chunk)
-        {
-            return Ok(From::Seed);
-        }
-        if let Some(cache) = &self.chunking.cache
-            && let Some(stored) = cache.get(&id)
-        {
-            match unpacker.unpack(stored.form, &stored.bytes, chunk) {
-                Ok(()) => return Ok(From::Cache),
-                Err(_) => cache.remove(&id),
-            }
-        }
         let stored = match &self.prefetch {
+            // First of all: what is planned has to be taken.
             Some((prefetch, numbers)) if numbers.contains(&number) => prefetch.take(number),
-            _ => self.chunking.store.get(&id),
+            _ => {
+                if let Some(seed) = &self.seed
+                    && seed.read(&id, chunk)
+                {
+                    return Ok(From::Seed);
+                }
+                if let Some(cache) = &self.chunking.cache
+                    && let Some(stored) = cache.get(&id)
+                {
+                    match unpacker.unpack(stored.form, &stored.bytes, chunk) {
+                        Ok(()) => return Ok(From::Cache),
+                        Err(_) => cache.remove(&id),
+                    }
+                }
+                self.chunking.store.get(&id)
+            }
         };
         let stored = stored.map_err(|error| self.unreadable(error))?.ok_or_else(|| self.missing(&id))?;
         match unpacker.unpack(stored.form, &stored.bytes, chunk) {

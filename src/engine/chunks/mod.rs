@@ -1,9 +1,14 @@
 //! Archives as chunks: a stream of selected files into a chunk store, and an index back into a stream, both in one pass.
 
+pub mod collect;
 mod cutting;
 mod fetch;
+pub mod inspect;
+pub mod keep;
+mod parallel;
 mod prefetch;
 mod store;
+pub mod verify;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -70,3 +75,6 @@ pub struct ChunkCounts {
     /// Chunks that came from the local cache.
     pub from_cache: u64,
 }
+
+#[cfg(test)]
+mod look_tests;

@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 
 /// A chunk that was neither written nor used for so long is marked as used, or stored again. A clean-up takes none that is
 /// younger than several times this, unless it is told to.
-const LATELY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const LATELY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Most threads that fill, scan and name.
 const MOST_WORKERS: usize = 16;
@@ -234,7 +234,7 @@ impl Failure {
         self.set.load(Ordering::Relaxed)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 }
