@@ -353,3 +353,7 @@ impl Fetcher {
         (counts, warnings)
     }
 }
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;
