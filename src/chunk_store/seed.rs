@@ -51,6 +51,8 @@ pub struct Seed {
 /// A seed being written. What goes wrong is noted and stops nothing.
 pub struct NewSeed {
     archive: File,
+    /// Whether its file system can share blocks between files.
+    shares: bool,
     staged: PathBuf,
     place: PathBuf,
     failed: AtomicBool,
@@ -86,7 +88,8 @@ impl Seeds {
             let random = RandomState::new().hash_one(std::process::id());
             let staged = place.join(format!("{STAGED}{random:016x}"));
             let archive = File::options().read(true).write(true).create_new(true).open(&staged)?;
-            Ok(NewSeed { archive, staged, place, failed: AtomicBool::new(false), why: Mutex::default() })
+            let shares = can_share(&archive);
+            Ok(NewSeed { archive, shares, staged, place, failed: AtomicBool::new(false), why: Mutex::default() })
         };
         begin().inspect_err(|error| tracing::warn!("no seed is kept for `{name}`: {error}")).ok()
     }
@@ -201,6 +204,11 @@ impl Seed {
         self.chunks.contains_key(id)
     }
 
+    /// Where in the archive a chunk lies.
+    pub fn place(&self, id: &ChunkId) -> Option<u64> {
+        self.chunks.get(id).map(|number| self.index.start(*number as usize))
+    }
+
     /// Reads a chunk, unchecked. False when it does not hold it.
     pub fn read(&self, id: &ChunkId, chunk: &mut [u8]) -> bool {
         let Some(number) = self.chunks.get(id).map(|number| *number as usize) else { return false };
@@ -216,7 +224,40 @@ impl Seed {
     }
 }
 
+/// File systems whose files can share blocks, by the numbers that `statfs` tells: Btrfs, XFS, bcachefs, ZFS, OCFS2.
+const SHARING: [i64; 5] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e, 0x2fc1_2fc1, 0x7461_636f];
+
+/// What shared blocks are multiples of.
+const BLOCK: u64 = 4096;
+
+fn can_share(file: &File) -> bool {
+    #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the type differs by system")]
+    rustix::fs::fstatfs(file).is_ok_and(|about| SHARING.contains(&(about.f_type as i64)))
+}
+
 impl NewSeed {
+    /// Writes a part of the archive that `seed` holds as well, at `from`: where the file system can, both share the blocks.
+    pub fn share(&self, seed: &Seed, from: u64, at: u64, bytes: &[u8]) {
+        let end = at + bytes.len() as u64;
+        let (first, last) = (at.next_multiple_of(BLOCK), end / BLOCK * BLOCK);
+        if !self.shares || from % BLOCK != at % BLOCK || first >= last || self.failed.load(Ordering::Relaxed) {
+            return self.write_at(at, bytes);
+        }
+        let within = |position: u64| usize::try_from(position - at).unwrap_or(usize::MAX);
+        let (mut source, mut target) = (from + (first - at), first);
+        while target < last {
+            let left = within(last) - within(target);
+            match rustix::fs::copy_file_range(&seed.archive, Some(&mut source), &self.archive, Some(&mut target), left)
+            {
+                Ok(1..) => {}
+                // Written instead.
+                Ok(0) | Err(_) => return self.write_at(at, bytes),
+            }
+        }
+        self.write_at(at, &bytes[..within(first)]);
+        self.write_at(last, &bytes[within(last)..]);
+    }
+
     /// Writes a part of the archive. After the first failure nothing more is written.
     pub fn write_at(&self, at: u64, bytes: &[u8]) {
         if self.failed.load(Ordering::Relaxed) {
@@ -253,4 +294,84 @@ fn indexes(place: &Path) -> impl Iterator<Item = (PathBuf, SystemTime)> {
     entries
         .filter(|entry| is_index(&entry.file_name()))
         .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.modified().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::{Digest, Item, Sizes};
+
+    fn index(bytes: &[u8]) -> Index {
+        let item = Item { end: bytes.len() as u64, id: Digest::default().id(bytes) };
+        Index { flags: 0, sizes: Sizes::default(), digest: Digest::default(), items: vec![item] }
+    }
+
+    fn put(seeds: &Seeds, name: &str, bytes: &[u8]) {
+        let seed = seeds.begin(name, bytes.len() as u64).unwrap();
+        seed.write_at(0, bytes);
+        assert_eq!(seeds.publish(&seed, &index(bytes)), None);
+    }
+
+    #[test]
+    fn shared_blocks_are_the_same_bytes() {
+        let temp = tempfile::tempdir().unwrap();
+        let seeds = Seeds::new(temp.path(), "s", u64::MAX);
+        let old: Vec<u8> = (0..100_000u32).map(|i| (i / 7) as u8).collect();
+        put(&seeds, "a", &old);
+        let seed = seeds.open("a").unwrap();
+        // The same place modulo the block, another one, and too little for a block.
+        for (from, at, len) in [(5000, 904, 50_000), (5000, 905, 50_000), (0, 0, 8192), (10, 10, 100), (4096, 0, 4096)]
+        {
+            let mut new = seeds.begin("b", 100_000).unwrap();
+            new.shares = true;
+            new.share(&seed, from, at, &old[from as usize..][..len]);
+            let mut back = vec![0; len];
+            new.archive.read_exact_at(&mut back, at).unwrap();
+            assert!(back == old[from as usize..][..len], "{from} {at} {len}");
+        }
+    }
+
+    #[test]
+    fn one_seed_is_kept_for_each_artifact_and_the_least_used_goes_first() {
+        let temp = tempfile::tempdir().unwrap();
+        let seeds = Seeds::new(temp.path(), "s", 2500);
+        put(&seeds, "a", &[1; 1000]);
+        put(&seeds, "a", &[2; 1000]);
+        assert!(seeds.open("a").unwrap().has(&Digest::default().id(&[2; 1000])));
+        assert_eq!(fs::read_dir(temp.path().join("s/a")).unwrap().count(), 2);
+        put(&seeds, "b", &[3; 1000]);
+        let age = |name: &str, hours: u64| {
+            let (path, _) = indexes(&seeds.place(name)).next().unwrap();
+            let time = SystemTime::now() - Duration::from_secs(hours * 3600);
+            File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        };
+        age("a", 1);
+        age("b", 2);
+        assert!(seeds.open("b").is_some(), "this marks it as used");
+        put(&seeds, "c", &[4; 1000]);
+        assert!(seeds.open("a").is_none() && seeds.open("b").is_some() && seeds.open("c").is_some());
+        assert!(seeds.begin("d", 2501).is_none());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_no_seed_and_goes_in_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let seeds = Seeds::new(temp.path(), "s", u64::MAX);
+        put(&seeds, "a", b"x");
+        let place = seeds.place("b");
+        fs::create_dir_all(&place).unwrap();
+        let leftovers = [".monofo-seed-0123456789abcdef", "0123456789abcdef.catar"].map(|name| place.join(name));
+        for path in &leftovers {
+            fs::write(path, "half").unwrap();
+        }
+        assert!(seeds.open("b").is_none());
+        put(&seeds, "a", b"y");
+        assert!(leftovers.iter().all(|path| path.exists()), "they may be at work");
+        for path in &leftovers {
+            let time = SystemTime::now() - 2 * LEFTOVER_AGE;
+            File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+        put(&seeds, "a", b"z");
+        assert!(leftovers.iter().all(|path| !path.exists()));
+    }
 }

@@ -192,9 +192,25 @@ impl Fetcher {
         self.unpackers.lock().unwrap_or_else(PoisonError::into_inner).extend(unpacker);
         let new_seed = self.new_seed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(new_seed) = new_seed {
-            new_seed.write_at(start, out);
+            match self.run_in_seed(&batch, &origins) {
+                Some((seed, from)) => new_seed.share(seed, from, start, out),
+                None => new_seed.write_at(start, out),
+            }
         }
         Ok(())
+    }
+
+    /// Where in the seed a batch lies, if all of it does, in one run.
+    fn run_in_seed(&self, batch: &Range<usize>, origins: &[From]) -> Option<(&Seed, u64)> {
+        let seed = self.seed.as_ref()?;
+        if self.bad_seed.load(Ordering::Relaxed) || !origins.iter().all(|origin| matches!(origin, From::Seed)) {
+            return None;
+        }
+        let place = |number: usize| seed.place(&self.index.items[number].id);
+        let from = place(batch.start)?;
+        let start = self.index.start(batch.start);
+        let runs = batch.clone().all(|number| place(number) == Some(from + self.index.start(number) - start));
+        runs.then_some((seed, from))
     }
 
     /// Checks the chunks of a batch, replaces wrong ones, and keeps those from the store in the cache.
