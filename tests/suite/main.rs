@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
 
 mod catars;
+mod chunks;
 mod damaged;
+mod desk;
 mod fuzz;
 mod harness;
 mod hostile;
