@@ -1,6 +1,7 @@
 //! The integration tests, as one binary: a module per behaviour, one shared harness.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
 
+mod broken_chunks;
 mod catars;
 mod chunks;
 mod damaged;
