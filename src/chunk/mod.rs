@@ -16,4 +16,4 @@ mod table;
 pub use cut::Sizes;
 pub use id::{ChunkId, Digest};
 pub use index::{Index, Item, MOST_INDEX_BYTES, SHA512_256, check_flags};
-pub use packed::{Form, Packer, Unpacker, Wrong};
+pub use packed::{Form, MOST_STORED, Packer, Unpacker, Wrong, stored_is};

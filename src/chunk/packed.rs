@@ -6,8 +6,11 @@
 use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
+use sha2::{Digest as _, Sha256, Sha512_256};
 use zstd::zstd_safe::CParameter;
 
+use super::ChunkId;
+use super::cut::LARGEST;
 use crate::error::{Error, Result};
 
 /// How a stored chunk's bytes are to be taken.
@@ -27,6 +30,9 @@ pub enum Wrong {
     /// They are fine, as far as one can tell, and not supported.
     Unsupported(&'static str),
 }
+
+/// No stored chunk has more bytes: the largest one, should compressing have made it larger.
+pub const MOST_STORED: u64 = LARGEST + (LARGEST >> 6);
 
 /// The level that casync and desync compress with.
 const LEVEL: i32 = 3;
@@ -119,6 +125,32 @@ impl Unpacker {
     }
 }
 
+/// Whether stored bytes are the chunk of this name, by either digest and however long it is.
+pub fn stored_is(form: Form, stored: &[u8], id: &ChunkId) -> bool {
+    let mut reader: Box<dyn Read> = match stored {
+        _ if form == Form::Plain => Box::new(stored),
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(stored)),
+        _ => match zstd::stream::read::Decoder::with_buffer(stored) {
+            Ok(decoder) => Box::new(decoder),
+            Err(_) => return false,
+        },
+    };
+    let (mut one, mut other) = (Sha512_256::new(), Sha256::new());
+    let mut buffer = [0; 16 << 10];
+    let mut left = LARGEST;
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return *one.finalize() == id.0 || *other.finalize() == id.0,
+            Ok(n) if n as u64 <= left => {
+                left -= n as u64;
+                one.update(&buffer[..n]);
+                other.update(&buffer[..n]);
+            }
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -158,6 +190,21 @@ mod tests {
         assert!(unpacked(Form::Plain, b"hello", 4).is_err());
         let xz = b"\xfd7zXZ\0rest";
         assert!(matches!(unpacked(Form::Compressed, xz, 5), Err(Wrong::Unsupported(_))));
+    }
+
+    #[test]
+    fn stored_bytes_tell_whether_they_are_a_chunk() {
+        use super::super::Digest;
+        for digest in [Digest::Sha256, Digest::Sha512_256] {
+            let id = digest.id(b"hello world\n");
+            let stored = packed(b"hello world\n");
+            assert!(stored_is(Form::Compressed, &stored, &id) && stored_is(Form::Plain, b"hello world\n", &id));
+            assert!(!stored_is(Form::Compressed, &stored[..stored.len() - 1], &id));
+            assert!(!stored_is(Form::Compressed, &packed(b"hello"), &id) && !stored_is(Form::Plain, &stored, &id));
+            assert!(!stored_is(Form::Compressed, b"", &id) && !stored_is(Form::Compressed, b"text", &id));
+        }
+        let bomb = vec![0; usize::try_from(LARGEST).unwrap() + 1];
+        assert!(!stored_is(Form::Compressed, &packed(&bomb), &Digest::Sha256.id(&bomb)));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{About, ChunkStore, Listed, Stored, id_of, name_of};
 use crate::cancel::Cancel;
-use crate::chunk::{ChunkId, Form};
+use crate::chunk::{ChunkId, Form, MOST_STORED};
 use crate::error::{Class, Error, Result};
 use crate::location::create_folder;
 use crate::text::Shown;
@@ -88,10 +88,11 @@ impl FolderStore {
     }
 
     fn read(path: &Path) -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let len = file.metadata()?.len();
+        let file = File::open(path)?;
+        // What is longer is no chunk, and of that a part will do to find out.
+        let len = file.metadata()?.len().min(MOST_STORED);
         let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0).saturating_add(1));
-        file.read_to_end(&mut bytes)?;
+        file.take(MOST_STORED).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

@@ -154,7 +154,7 @@ impl Seeds {
                 let name = entry.file_name();
                 if status.is_dir() {
                     folders.push(path);
-                } else if is_index(&name) {
+                } else if is_index(&name) && is_ours(&name) {
                     let archive = path.with_extension("");
                     let len = fs::metadata(&archive).map_or(0, |status| status.len());
                     kept.push(Kept { paths: vec![path, archive], len, age });
@@ -163,9 +163,10 @@ impl Seeds {
                 }
             }
             for path in archives {
-                let ours = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(STAGED.as_bytes()));
-                let orphan = path.extension() == Some(OsStr::new("catar")) && !with_suffix(&path).exists();
-                if ours || orphan {
+                let name = path.file_name().unwrap_or_default();
+                let staged = name.as_encoded_bytes().starts_with(STAGED.as_bytes());
+                let archive = path.extension() == Some(OsStr::new("catar")) && is_ours(name);
+                if staged || archive && !with_suffix(&path).exists() {
                     let _ = fs::remove_file(path);
                 }
             }
@@ -270,12 +271,18 @@ impl NewSeed {
             self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
     }
+
+    /// Removes what was written, whoever is still writing.
+    pub fn abandon(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+        // There is nothing there any more once it was published.
+        let _ = fs::remove_file(&self.staged);
+    }
 }
 
 impl Drop for NewSeed {
     fn drop(&mut self) {
-        // There is nothing there any more once it was published.
-        let _ = fs::remove_file(&self.staged);
+        self.abandon();
     }
 }
 
@@ -287,6 +294,12 @@ fn with_suffix(archive: &Path) -> PathBuf {
 
 fn is_index(name: &OsStr) -> bool {
     name.as_encoded_bytes().ends_with(b".catar.caibx")
+}
+
+/// Whether a name begins as those of our seeds do; the folder may hold what others put there.
+fn is_ours(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.iter().position(|byte| *byte == b'.') == Some(16) && name[..16].iter().all(u8::is_ascii_hexdigit)
 }
 
 fn indexes(place: &Path) -> impl Iterator<Item = (PathBuf, SystemTime)> {

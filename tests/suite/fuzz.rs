@@ -4,8 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use monofo::chunk::{ChunkId, Digest, Form, Index, Item, Packer, Sizes, Unpacker};
 use monofo::error::Class;
 
+use crate::catars;
 use crate::damaged::sample;
 use crate::harness::assert_same;
 use crate::hostile::{guarded, outside, unpack};
@@ -168,4 +170,144 @@ fn mutated_archives_are_unpacked_or_refused() {
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     // A fuzz that always fails at the first checksum proves nothing.
     assert!(whole > 20 && refused > 5 && damaged > 100, "{whole} unpacked, {refused} refused, {damaged} damaged");
+}
+
+/// A word of an element, or a whole one, made into another.
+fn mutate_elements(bytes: &mut Vec<u8>, random: &mut Random) {
+    use crate::catars::{DEVICE, ENTRY, FILENAME, GOODBYE, PAYLOAD, SYMLINK};
+    const WORDS: [u64; 16] =
+        [0, 15, 16, 17, 24, 40, 64, 4096, u64::MAX, 1 << 63, ENTRY, FILENAME, PAYLOAD, SYMLINK, DEVICE, GOODBYE];
+    const MODES: [u64; 8] = [0o100_644, 0o040_755, 0o120_777, 0o010_644, 0o140_644, 0o020_644, 0o060_644, 0];
+    let ends = catars::sample().ends;
+    for _ in 0..=random.next(2) {
+        if bytes.len() < 128 {
+            return;
+        }
+        // Most elements are where the sample has them, whatever came before.
+        let start = |element: usize| if element == 0 { 0 } else { ends[element - 1] };
+        let (one, two) = (random.next(ends.len()), random.next(ends.len()));
+        let at = start(one).min(bytes.len() - 64);
+        match random.next(6) {
+            0 => bytes[at..at + 8].copy_from_slice(&WORDS[random.next(WORDS.len())].to_le_bytes()),
+            1 => bytes[at + 8..at + 16].copy_from_slice(&WORDS[random.next(WORDS.len())].to_le_bytes()),
+            2 => bytes[at + 24..at + 32].copy_from_slice(&MODES[random.next(MODES.len())].to_le_bytes()),
+            3 => {
+                let end = ends[one].min(bytes.len()).max(at);
+                drop(bytes.drain(at..end));
+            }
+            4 => {
+                let end = ends[one].min(bytes.len()).max(at);
+                let element = bytes[at..end].to_vec();
+                let to = start(two).min(bytes.len());
+                bytes.splice(to..to, element);
+            }
+            _ => {
+                // A name, or whatever else is there.
+                let morsel = MORSELS[random.next(5)];
+                let end = (at + 16 + morsel.len()).min(bytes.len());
+                bytes[at + 16..end].copy_from_slice(&morsel[..end - at - 16]);
+            }
+        }
+    }
+}
+
+#[test]
+fn mutated_catars_are_unpacked_or_refused() {
+    let sandbox = guarded();
+    let before = outside(&sandbox);
+    let whole = catars::sample().bytes;
+    let (mut fine, mut refused, mut damaged) = (0, 0, 0);
+    for round in 0..ROUNDS {
+        let mut random = Random(0x2545_f491_4f6c_dd1d ^ (round << 20) ^ (round + 1));
+        random.next(2);
+        let mut bytes = whole.clone();
+        if round % 4 == 0 {
+            mutate(&mut bytes, &mut random)
+        } else {
+            mutate_elements(&mut bytes, &mut random)
+        }
+        let into = tempfile::tempdir_in(sandbox.work("out")).unwrap();
+        match unpack(&bytes, &into.path().join("here")) {
+            Ok(()) => fine += 1,
+            Err(error) if error.class() == Class::Refused => refused += 1,
+            Err(error) if error.class() == Class::Damaged => damaged += 1,
+            Err(error) => panic!("round {round}: {:?}: {}", error.class(), error.chain()),
+        }
+        if round % 100 == 0 || round + 1 == ROUNDS {
+            assert_same(&before, &outside(&sandbox), &format!("up to round {round}"));
+        }
+    }
+    println!("{fine} unpacked, {refused} refused, {damaged} damaged");
+    assert!(fine > 20 && refused > 5 && damaged > 100, "{fine} unpacked, {refused} refused, {damaged} damaged");
+}
+
+/// What is read as an index is written back as the same bytes, and is in order.
+#[test]
+fn mutated_indexes_are_damaged_or_stable() {
+    let item = |end, id| Item { end, id: ChunkId([id; 32]) };
+    let items = vec![item(20_000, 1), item(60_000, 2), item(60_001, 3), item(322_145, 4)];
+    let index = Index { flags: 0xb000_0000_1000_1f22, sizes: Sizes::default(), digest: Digest::Sha512_256, items };
+    let whole = index.write();
+    let (mut read, mut damaged) = (0, 0);
+    for round in 0..100 * ROUNDS {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (round << 20) ^ (round + 1));
+        random.next(2);
+        let mut bytes = whole.clone();
+        match round % 4 {
+            0 => mutate(&mut bytes, &mut random),
+            1 => bytes[random.next(whole.len())] ^= 1 << random.next(8),
+            _ => {
+                let at = random.next(whole.len() / 8) * 8;
+                let words = [0, 1, u64::MAX, 1 << 63, 16 << 10, 128 << 20, 40, 48, 20_001, 300_000];
+                bytes[at..at + 8].copy_from_slice(&words[random.next(words.len())].to_le_bytes());
+            }
+        }
+        match Index::read(&bytes) {
+            Ok(index) => {
+                assert!(index.write() == bytes, "round {round}");
+                let mut end = 0;
+                for item in &index.items {
+                    assert!(item.end > end && item.end - end <= index.sizes.max, "round {round}");
+                    end = item.end;
+                }
+                read += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.class(), Class::Damaged, "round {round}: {}", error.chain());
+                damaged += 1;
+            }
+        }
+    }
+    assert!(read > 1000 && damaged > 1000, "{read} read, {damaged} damaged");
+}
+
+/// Stored bytes of any kind, to chunks of any length: no panic, and never more than was asked for.
+#[test]
+fn mutated_chunks_are_unpacked_or_wrong() {
+    let chunk: Vec<u8> = (0..40_000u32).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
+    let mut packed = Vec::new();
+    Packer::new().unwrap().pack(&chunk, &mut packed).unwrap();
+    let mut unpacker = Unpacker::new().unwrap();
+    let mut gzip = Vec::new();
+    let codec = monofo::archive::codec::Codec::Gzip(6);
+    // Only a tar is compressed from outside; two blocks of zeros are one.
+    monofo::archive::pack::compress(&[0u8; 1024][..], codec, &mut gzip, &monofo::context::Context::default()).unwrap();
+    let mut out = vec![0; 256 << 10];
+    let (mut right, mut wrong) = (0, 0);
+    for round in 0..20 * ROUNDS {
+        let mut random = Random(0x2545_f491_4f6c_dd1d ^ (round << 20) ^ (round + 1));
+        random.next(2);
+        let (seed, len) = if round % 3 == 0 { (&gzip, 1024) } else { (&packed, chunk.len()) };
+        let mut bytes = seed.clone();
+        if round % 16 > 0 {
+            mutate(&mut bytes, &mut random);
+        }
+        let len = if round % 8 == 1 { random.next(out.len()) } else { len };
+        let form = if round % 32 == 2 { Form::Plain } else { Form::Compressed };
+        match unpacker.unpack(form, &bytes, &mut out[..len]) {
+            Ok(()) => right += 1,
+            Err(_) => wrong += 1,
+        }
+    }
+    assert!(right > 500 && wrong > 1000, "{right} right, {wrong} wrong");
 }

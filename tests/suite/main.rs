@@ -1,9 +1,13 @@
 //! The integration tests, as one binary: a module per behaviour, one shared harness.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
 
+mod broken_chunks;
+mod catars;
 mod chunk_commands;
 mod chunk_stores;
+mod chunks;
 mod damaged;
+mod desk;
 mod fuzz;
 mod harness;
 mod hostile;

@@ -81,7 +81,7 @@ fn assert_comes_back(root: &Path, work: &Path) {
 }
 
 /// Copies a tree with the last name made first.
-fn copied(from: &Path, to: &Path, tree: &BTreeMap<Vec<u8>, Node>) {
+pub fn copied(from: &Path, to: &Path, tree: &BTreeMap<Vec<u8>, Node>) {
     fs::create_dir(to).unwrap();
     for (path, node) in tree.iter().rev() {
         let target = join(to, path);
@@ -109,7 +109,7 @@ fn copied(from: &Path, to: &Path, tree: &BTreeMap<Vec<u8>, Node>) {
 
 /// One thing to make; numbers choose among what is there.
 #[derive(Debug, Clone)]
-struct Plan {
+pub struct Plan {
     parent: usize,
     name: Vec<u8>,
     what: What,
@@ -141,7 +141,7 @@ fn names() -> impl Strategy<Value = Vec<u8>> {
     .prop_filter("reserved", |name| !matches!(name.as_slice(), b"." | b".." | b".monofo"))
 }
 
-fn plans() -> impl Strategy<Value = Vec<Plan>> {
+pub fn plans() -> impl Strategy<Value = Vec<Plan>> {
     let texts = prop_oneof![
         names(),
         Just(b"/absolute".to_vec()),
@@ -174,7 +174,7 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
 }
 
 /// Makes a tree; what does not fit (a name that is taken, a path that is too long) is left out.
-fn made(root: &Path, plans: &[Plan]) {
+pub fn made(root: &Path, plans: &[Plan]) {
     fs::create_dir(root).unwrap();
     let mut dirs = vec![root.to_owned()];
     let mut files = Vec::new();

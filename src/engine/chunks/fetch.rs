@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::prefetch::Prefetch;
 use super::{ChunkCounts, Chunking};
 use crate::archive::codec::{Content, Decode, Step};
-use crate::chunk::{ChunkId, Index, Unpacker, Wrong};
+use crate::chunk::{ChunkId, Index, Unpacker, Wrong, stored_is};
 use crate::chunk_store::{NewSeed, Seed, Stored};
 use crate::context::Context;
 use crate::error::{Class, Error, Result};
@@ -24,13 +24,22 @@ use crate::text::Count;
 const BATCH_BYTES: u64 = 768 << 10;
 const BATCH_CHUNKS: usize = 16;
 
-/// An archive being fetched.
+/// An archive being fetched. Dropped without [`Fetched::finish`], it leaves no seed.
 pub struct Fetched(Arc<Fetcher>);
 
 impl Fetched {
     /// Where the chunks came from, and what the user should know. To be called when all bytes have been read.
     pub fn finish(self) -> (ChunkCounts, Vec<String>) {
         self.0.finish()
+    }
+}
+
+impl Drop for Fetched {
+    fn drop(&mut self) {
+        // Threads that still fetch may hold the new seed for longer than the process lives.
+        if let Some(new_seed) = self.0.new_seed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            new_seed.abandon();
+        }
     }
 }
 
@@ -141,6 +150,8 @@ enum From {
     Cache,
     /// The store, as it was stored there.
     Store(Stored),
+    /// From the store as well, where it did not unpack: the bytes are none.
+    Wrong,
     /// The chunk before it in the batch, which is the same.
     Before,
 }
@@ -225,18 +236,19 @@ impl Fetcher {
         for ((number, origin), is) in batch.clone().zip(origins).zip(ids) {
             let id = self.index.items[number].id;
             let chunk = &mut out[place(number)];
-            let right = is == id || self.other_digest(&id, chunk);
+            let right = !matches!(origin, From::Wrong) && (is == id || self.other_digest(&id, chunk));
             match origin {
                 From::Store(stored) if right => self.counted(&id, stored),
                 From::Seed if right => self.counts.from_seed.fetch_add(1, Ordering::Relaxed),
                 From::Cache if right => self.counts.from_cache.fetch_add(1, Ordering::Relaxed),
                 From::Before if right => 0,
+                From::Store(_) | From::Wrong => self.reload(number, chunk, unpacker, false)?,
                 From::Seed => {
                     self.bad_seed.store(true, Ordering::Relaxed);
                     self.reload(number, chunk, unpacker, true)?
                 }
-                From::Cache => self.reload(number, chunk, unpacker, true)?,
-                From::Store(_) | From::Before => self.reload(number, chunk, unpacker, false)?,
+                // The one before it may have come from the seed, and was replaced since.
+                From::Cache | From::Before => self.reload(number, chunk, unpacker, true)?,
             };
         }
         Ok(())
@@ -276,10 +288,7 @@ impl Fetcher {
             Ok(()) => Ok(From::Store(stored)),
             Err(Wrong::Unsupported(why)) => Err(self.wrong(&id, why, None)),
             // Once more, in `check`.
-            Err(Wrong::Damaged(_)) => {
-                chunk.fill(0);
-                Ok(From::Store(stored))
-            }
+            Err(Wrong::Damaged(_)) => Ok(From::Wrong),
         }
     }
 
@@ -301,6 +310,11 @@ impl Fetcher {
             Ok(()) if fits(chunk) => return Ok(self.counted(&id, &stored)),
             Ok(()) => "its content does not match its id",
             Err(Wrong::Unsupported(why)) => return Err(self.wrong(&id, why, None)),
+            // By another length it is the right one: then others need it, and it is the index that is wrong.
+            Err(Wrong::Damaged(_)) if stored_is(stored.form, &stored.bytes, &id) => {
+                let what = format!("the index is damaged: chunk {id} has another length than it says");
+                return Err(Error::damaged(what).hint("run the step that uploads the artifact again"));
+            }
             Err(Wrong::Damaged(why)) => why,
         };
         Err(self.wrong(&id, why, Some(store.discard(&id))))
