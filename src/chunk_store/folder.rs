@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -88,7 +89,9 @@ impl FolderStore {
     }
 
     fn read(path: &Path) -> io::Result<Vec<u8>> {
-        let file = File::open(path)?;
+        // Nothing is waited for in its place, such as a FIFO.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = File::options().read(true).custom_flags(flags).open(path)?;
         // What is longer is no chunk, and of that a part will do to find out.
         let len = file.metadata()?.len().min(MOST_STORED);
         let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0).saturating_add(1));
@@ -247,5 +250,11 @@ impl ChunkStore for FolderStore {
 
     fn is_local(&self) -> bool {
         true
+    }
+
+    fn is_at(&self, folder: &Path) -> bool {
+        // One that does not exist yet is told by its name.
+        let real = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
+        real(&self.root) == real(folder)
     }
 }

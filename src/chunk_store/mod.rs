@@ -19,6 +19,7 @@ mod tidy;
 mod web;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 pub use self::bucket::BucketStore;
@@ -85,6 +86,11 @@ pub trait ChunkStore: Send + Sync {
 
     /// Whether this is a folder of this machine, where reading costs no more than from a cache.
     fn is_local(&self) -> bool {
+        false
+    }
+
+    /// Whether this is that folder.
+    fn is_at(&self, _folder: &Path) -> bool {
         false
     }
 }

@@ -111,8 +111,11 @@ impl Seeds {
             let _ = fs::remove_file(&archive);
             return Some(format!("no seed is kept in `{}`: {error}", Shown::path(&seed.place)));
         }
-        for (path, _) in indexes(&seed.place) {
-            if path != with_suffix(&archive) {
+        let ours = with_suffix(&archive);
+        let written = fs::metadata(&ours).and_then(|status| status.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        for (path, modified) in indexes(&seed.place) {
+            // Of two that are published at once, one stays.
+            if (modified, &path) < (written, &ours) {
                 let _ = fs::remove_file(&path);
                 let _ = fs::remove_file(path.with_extension(""));
             }

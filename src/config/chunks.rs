@@ -44,6 +44,11 @@ fn chunking(env: &Env, cancel: &Cancel) -> Result<Chunking> {
     let store = store(env, cancel)?;
     // A store in a folder of this machine is as near as a cache would be.
     let (cache, seeds) = nearby(env, cancel, !store.is_local());
+    if cache.as_ref().is_some_and(|cache| store.is_at(cache.folder())) {
+        // What is used least goes from a cache.
+        return Err(Error::usage("MONOFO_DESYNC_CACHE is the folder of the chunk store itself")
+            .hint("unset it: a store in a folder needs no cache"));
+    }
     Ok(Chunking { store, cache, seeds, sizes, digest })
 }
 
@@ -134,6 +139,7 @@ mod tests {
             ("MONOFO_DESYNC_CHUNK_SIZE", "big"),
             ("MONOFO_DESYNC_DIGEST", "md5"),
             ("MONOFO_DESYNC_STORE", "agent"),
+            ("MONOFO_DESYNC_CACHE", ".monofo/chunks"),
         ] {
             let error = open(&[(variable, value)]).err().unwrap();
             assert_eq!(error.class(), Class::Usage, "{variable}");
