@@ -88,6 +88,7 @@ fn unpack_any(
         return Ok((unpack(codec::decode(input, context)?, open()?, into, same_owner, context)?, None));
     }
     let index = read_index(input)?;
+    context.progress.expect(index.len());
     let (content, fetched) = chunks::fetch(index, &chunks.get()?, name, context)?;
     let mut unpacked = unpack(content, open()?, into, same_owner, context)?;
     let (counts, warnings) = fetched.finish();
