@@ -82,7 +82,8 @@ impl Command {
 /// `monofo upload`.
 #[derive(Debug, Args)]
 pub struct Upload {
-    /// Name of the artifact; its suffix names the format: .tar, .tar.gz, .tgz, .tar.lz4, .tar.zst, or one plain file
+    /// Name of the artifact; its suffix names the format: .tar, .tar.gz, .tgz, .tar.lz4, .tar.zst, .catar, .catar.caibx,
+    /// or one plain file
     pub name: String,
 
     /// Files to pack: `*` stays in one folder, `**` does not, a matched folder means everything below it, `!GLOB` takes out

@@ -2,7 +2,7 @@
 
 use crate::engine::{ChunkCounts, Outcome};
 use crate::report::Verb;
-use crate::text::{Bytes, Count, Shown, Took};
+use crate::text::{Bytes, Count, Number, Shown, Took};
 
 /// `a.tar.lz4: 89,339 files, 635 MB to 182 MB (29 %), 1.3 s, 488 MB/s`; the rate counts the bytes of the files.
 pub(super) fn outcome(verb: Verb, name: &str, outcome: &Outcome) -> String {
@@ -26,10 +26,10 @@ pub(super) fn outcome(verb: Verb, name: &str, outcome: &Outcome) -> String {
 /// How much of an archive travelled.
 fn chunks(verb: Verb, counts: &ChunkCounts) -> String {
     let how = if verb.makes_artifact() { "new" } else { "fetched" };
-    let mut text = format!(", {} of {} {how}", counts.moved, Count(counts.total, "chunk"));
+    let mut text = format!(", {} of {} {how}", Number(counts.moved), Count(counts.total, "chunk"));
     for (count, place) in [(counts.from_seed, "seed"), (counts.from_cache, "cache")] {
         if count > 0 {
-            text.push_str(&format!(", {count} from the {place}"));
+            text.push_str(&format!(", {} from the {place}", Number(count)));
         }
     }
     text

@@ -120,6 +120,37 @@ fn the_example_goes_through_every_format_and_leaves_nothing_behind() {
     assert!(trial.left_behind().is_empty(), "{:?}", trial.left_behind());
 }
 
+/// The two numbers in `…, 3 of 150 chunks new, …`.
+fn chunks_new(line: &str) -> (u64, u64) {
+    let (counts, _) = line.split_once(" chunks new").unwrap_or_else(|| panic!("{line}"));
+    let (_, counts) = counts.split_once("), ").unwrap();
+    let (new, all) = counts.split_once(" of ").unwrap();
+    (new.parse().unwrap(), all.parse().unwrap())
+}
+
+#[test]
+fn the_example_of_chunks_moves_only_what_changed() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let trial = Try::new("");
+    let run = Run::of(trial.command(&["examples/chunks.yml"]).current_dir(here).output().unwrap());
+    run.expect(0, &["one file has changed", "all as it was sent", "All 3 steps passed."]);
+    // A store of the trial's own, whatever the pipeline says.
+    run.expect(0, &["note: MONOFO_DESYNC_STORE of the pipeline is not used"]);
+    let uploads: Vec<(u64, u64)> = run
+        .err
+        .lines()
+        .filter(|line| line.starts_with("build.catar.caibx: ") && line.contains(" new, "))
+        .map(chunks_new)
+        .collect();
+    let [(first, all), (second, all_again)] = uploads[..] else { panic!("{}", run.err) };
+    assert_eq!(first, all, "{}", run.err);
+    assert!(all > 50 && all_again > 50, "{}", run.err);
+    assert!((1..=8).contains(&second), "{}", run.err);
+    // Neither cache nor seeds: the store is as near.
+    assert!(!run.err.contains("from the seed") && !run.err.contains("from the cache"), "{}", run.err);
+    assert!(trial.left_behind().is_empty(), "{:?}", trial.left_behind());
+}
+
 #[test]
 fn all_mistakes_are_told_with_their_place_before_anything_runs() {
     let pipeline = "steps:

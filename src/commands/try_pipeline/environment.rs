@@ -55,8 +55,7 @@ pub(super) fn of_build(
         ("MONOFO_ARTIFACTS", file_url(&folder("artifacts"))),
         ("MONOFO_BIN", program.display().to_string()),
         ("MONOFO_CACHE_DIR", folder("cache")),
-        ("MONOFO_DESYNC_CACHE", folder("chunk-cache")),
-        ("MONOFO_DESYNC_SEED_DIR", folder("seeds")),
+        // All steps share it. Cache and seeds are not named: in front of a folder nothing is gained by either.
         ("MONOFO_DESYNC_STORE", folder("chunks")),
         ("MONOFO_STORE_DIR", folder("store")),
     ] {
@@ -160,6 +159,9 @@ mod tests {
             ("BUILDKITE_AGENT_ACCESS_TOKEN", "secret"),
             ("MONOFO_ARTIFACTS", "s3://real"),
             ("MONOFO_REMOTE", "s3://real"),
+            ("MONOFO_DESYNC_STORE", "s3://real"),
+            ("MONOFO_DESYNC_CACHE", "/real/cache"),
+            ("MONOFO_DESYNC_SEED_DIR", "/real/seeds"),
             ("MONOFO_ARTIFACT_X_SKIP", "1"),
             ("GIT_DIR", "/elsewhere"),
         ]);
@@ -170,6 +172,9 @@ mod tests {
             ("BUILDKITE_AGENT_ACCESS_TOKEN", None),
             ("MONOFO_ARTIFACTS", Some("file:///scratch%23%25/artifacts")),
             ("MONOFO_REMOTE", None),
+            ("MONOFO_DESYNC_STORE", Some("/scratch#%/chunks")),
+            ("MONOFO_DESYNC_CACHE", None),
+            ("MONOFO_DESYNC_SEED_DIR", None),
             ("MONOFO_ARTIFACT_X_SKIP", Some("1")),
             ("GIT_DIR", None),
             ("BUILDKITE_BRANCH", Some("main")),
