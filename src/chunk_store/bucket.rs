@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use super::{About, ChunkStore, Listed, Stored, id_of, name_of};
@@ -20,6 +22,9 @@ const FEW_PAGES: u64 = 4;
 
 /// How many questions for single chunks, side by side, cost as much as a page of a listing.
 const QUESTIONS_PER_PAGE: usize = 8;
+
+/// How many chunks are asked for and then removed together.
+const REMOVED_AT_ONCE: usize = 256;
 
 /// A store in a bucket.
 pub struct BucketStore {
@@ -105,17 +110,41 @@ impl ChunkStore for BucketStore {
         })
     }
 
-    /// By the ages that were listed: asking for each chunk again would cost as much as all the rest. A chunk that is stored
-    /// again between the listing and this is lost, so list shortly before, and keep `older_than` well above the time that
-    /// an upload takes.
+    /// Asks for each chunk once more, and removes a few hundred at a time: an upload may have stored one again since the
+    /// listing. What is left is the moment between the answer and the removal.
     fn remove(&self, listed: &[Listed], older_than: Duration) -> Result<u64> {
-        let old: Vec<_> =
-            listed.iter().filter(|one| one.about.age >= older_than).map(|one| one.name.as_str()).collect();
-        self.objects.remove("removing chunks", &old)
+        let mut gone = 0;
+        for some in listed.chunks(REMOVED_AT_ONCE) {
+            let old = self.still_old(some, older_than)?;
+            gone += self.objects.remove("removing chunks", &old)?;
+        }
+        Ok(gone)
     }
 
     fn at_once(&self) -> usize {
         64
+    }
+}
+
+impl BucketStore {
+    /// Those that are there and were not written lately.
+    fn still_old<'a>(&self, listed: &'a [Listed], older_than: Duration) -> Result<Vec<&'a str>> {
+        let next = AtomicUsize::new(0);
+        let ask = || -> Result<Vec<&'a str>> {
+            let mut old = Vec::new();
+            while let Some(one) = listed.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let found = self.objects.head("looking for a chunk", &one.name)?;
+                old.extend(found.is_some_and(|found| found.age >= older_than).then_some(one.name.as_str()));
+            }
+            Ok(old)
+        };
+        let threads = self.at_once().min(listed.len());
+        let answers: Result<Vec<Vec<&str>>> = thread::scope(|scope| {
+            let asking: Vec<_> = (0..threads).map(|_| scope.spawn(ask)).collect();
+            let ended = asking.into_iter().map(|thread| thread.join());
+            ended.map(|answer| answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        });
+        Ok(answers?.concat())
     }
 }
 

@@ -124,7 +124,8 @@ fn info_looks_at_seeds_and_cache() {
             .env("MONOFO_DESYNC_CACHE", chunks.to_str().unwrap())
             .exits(0)
     };
-    near(monofo(&sandbox, &["upload", "b.catar.caibx", "**", "-C", "again"]));
+    let elsewhere = monofo(&sandbox, &["upload", "b.catar.caibx", "**", "-C", "again"]);
+    near(elsewhere.env("MONOFO_DESYNC_STORE", sandbox.path("elsewhere").to_str().unwrap()));
     let ran = near(sandbox.monofo(["--json", "index", "info", "../a.catar.caibx"]));
     let info: Value = serde_json::from_str(&ran.stdout).unwrap();
     let info = &info["index"];
