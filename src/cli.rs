@@ -322,7 +322,7 @@ Examples:
 const GC_CHUNKS_EXAMPLES: &str = "\
 Every index that is still needed has to be among those that are kept: chunks that only others name are removed. In a folder, \
 every file that begins like an index counts, whatever its name. When one cannot be read, nothing is removed. Uploads mark the \
-old chunks that they rely on, so they may go on meanwhile unless --older-than is below 2 days.
+old chunks that they rely on, so they may go on meanwhile unless --older-than is below 4 days.
 
 Examples:
   monofo gc chunks --store /mnt/chunks --keep /mnt/artifacts --dry-run

@@ -193,8 +193,10 @@ impl ChunkStore for FolderStore {
     }
 
     fn list(&self, each: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        if let Err(error) = fs::metadata(&self.root) {
-            return Err(self.failed("find", &self.root, error));
+        match fs::metadata(&self.root) {
+            Ok(status) if status.is_dir() => {}
+            Ok(_) => return Err(self.failed("list", &self.root, ErrorKind::NotADirectory.into())),
+            Err(error) => return Err(self.failed("find", &self.root, error)),
         }
         for folder in self.names(&self.root)? {
             if folder.len() != 4 {

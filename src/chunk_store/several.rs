@@ -1,8 +1,8 @@
 //! Several stores as one, as desync combines them: asked in order, or one in place of another.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{About, ChunkStore, Listed, Stored};
@@ -32,8 +32,20 @@ impl ChunkStore for Ordered {
         self.all().map(|store| store.place()).collect::<Vec<_>>().join(", ")
     }
 
+    /// A folder of this machine that cannot be read, because nothing was stored there yet, holds nobody up.
     fn get(&self, id: &ChunkId) -> Result<Option<Stored>> {
-        self.all().find_map(|store| store.get(id).transpose()).transpose()
+        let mut unusable = None;
+        for store in self.all() {
+            match store.get(id) {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(error) if store.is_local() && error.class() == Class::Unavailable => {
+                    unusable.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        unusable.map_or(Ok(None), Err)
     }
 
     fn about(&self, id: &ChunkId) -> Result<Option<About>> {
@@ -92,10 +104,13 @@ impl ChunkStore for Ordered {
     }
 }
 
-/// Stores that hold the same chunks. An error moves on to the next one for good; a chunk that is not there is not there.
+/// Stores that hold the same chunks. One that cannot be used is left for the next one for good; a chunk that is not there is
+/// not there. An upload stays with the store that it began with: half of its chunks here and half there would be none.
 pub struct Failover {
     stores: Vec<Arc<dyn ChunkStore>>,
     current: AtomicUsize,
+    /// The one that uploads go to, once one has begun.
+    writing: OnceLock<usize>,
     /// The one that was listed last: what it told holds for no other.
     listed: AtomicUsize,
 }
@@ -104,7 +119,7 @@ impl Failover {
     /// These stores, of which there is one at least, beginning with the first.
     pub fn new(first: Arc<dyn ChunkStore>, others: Vec<Arc<dyn ChunkStore>>) -> Self {
         let stores = std::iter::once(first).chain(others).collect();
-        Failover { stores, current: AtomicUsize::new(0), listed: AtomicUsize::new(0) }
+        Failover { stores, current: AtomicUsize::new(0), writing: OnceLock::new(), listed: AtomicUsize::new(0) }
     }
 
     fn at(&self, number: usize) -> &dyn ChunkStore {
@@ -121,11 +136,16 @@ impl Failover {
                 Err(error) => error,
             };
             tries += 1;
-            if tries >= self.stores.len() || matches!(error.class(), Class::Interrupted { .. }) {
+            if tries >= self.stores.len() || error.class() != Class::Unavailable {
                 return Err(error);
             }
             self.leave(number, &error);
         }
+    }
+
+    /// The store that uploads go to.
+    fn writer(&self) -> &dyn ChunkStore {
+        self.at(*self.writing.get_or_init(|| self.current.load(Ordering::SeqCst)))
     }
 
     /// Moves on, unless another thread has already.
@@ -148,23 +168,31 @@ impl ChunkStore for Failover {
     }
 
     fn about(&self, id: &ChunkId) -> Result<Option<About>> {
-        self.ask(|store| store.about(id))
+        self.writer().about(id)
     }
 
     fn put(&self, id: &ChunkId, packed: &[u8]) -> Result<()> {
-        self.ask(|store| store.put(id, packed))
+        self.writer().put(id, packed)
     }
 
     fn keep_alive(&self, id: &ChunkId) -> Result<bool> {
-        self.ask(|store| store.keep_alive(id))
+        self.writer().keep_alive(id)
     }
 
     fn discard(&self, id: &ChunkId) -> Result<&'static str> {
         self.ask(|store| store.discard(id))
     }
 
+    /// What every upload begins with, and so what may still move it on to another store.
     fn survey(&self, chunks: usize) -> Result<Option<HashMap<ChunkId, About>>> {
-        self.ask(|store| store.survey(chunks))
+        match self.writing.get() {
+            Some(_) => self.writer().survey(chunks),
+            None => {
+                let found = self.ask(|store| store.survey(chunks))?;
+                self.writer();
+                Ok(found)
+            }
+        }
     }
 
     /// Of the current store alone: half a list of one and half of another would be none.

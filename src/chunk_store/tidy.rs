@@ -1,6 +1,7 @@
 //! Keeping a folder of this machine below a size.
 
 use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -21,12 +22,15 @@ const MARK: &str = ".monofo-tidied";
 /// Whether it is time to look through a folder; notes that it is done now.
 pub(super) fn due(folder: &Path) -> bool {
     let mark = folder.join(MARK);
-    let age = fs::metadata(&mark).and_then(|status| status.modified()).map(|time| time.elapsed().unwrap_or_default());
+    let age =
+        fs::symlink_metadata(&mark).and_then(|status| status.modified()).map(|time| time.elapsed().unwrap_or_default());
     if age.is_ok_and(|age| age < OFTEN) {
         return false;
     }
-    // Where it cannot be noted, nothing can be removed either.
-    File::create(&mark).and_then(|file| file.set_modified(SystemTime::now())).is_ok()
+    // Where it cannot be noted, nothing can be removed either. A link in its place is not followed.
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = File::options().write(true).create(true).truncate(false).custom_flags(flags).open(&mark);
+    file.and_then(|file| file.set_modified(SystemTime::now())).is_ok()
 }
 
 /// Removes what was used longest ago until the rest is small enough.

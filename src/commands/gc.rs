@@ -35,7 +35,7 @@ impl Commands<'_> {
         };
         if older_than < SAFE_AGE {
             self.report.warning(format_args!(
-                "--older-than {age} is less than 2 days: uploads that run now are not protected, and may lose chunks that they rely on"
+                "--older-than {age} is less than 4 days: uploads that run now are not protected, and may lose chunks that they rely on"
             ));
         }
         let kept = Kept::read(&asked.keep, self.cancel)?;

@@ -48,7 +48,7 @@ impl Commands<'_> {
             }
         };
         let distant = !stores.first().is_some_and(|store| store.is_local());
-        let (cache, seeds) = chunks::nearby(self.env, self.cancel, distant);
+        let (cache, seeds) = chunks::nearby(self.env, self.cancel, distant)?;
         let name = name_of(&info.file);
         let about = |error: Error| error.context(format_args!("looking at `{name}`"));
         let found = inspect(&index, cache.as_ref(), seeds.as_ref()).map_err(about)?;

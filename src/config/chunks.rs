@@ -18,6 +18,7 @@ use crate::chunk_store::{self, Cache, ChunkStore, Seeds};
 use crate::engine::{Chunking, Chunks};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::location::Location;
 
 /// Where chunks lie outside a job when nothing else is said, relative to the working directory.
 pub const DEFAULT_STORE: &str = ".monofo/chunks";
@@ -43,7 +44,7 @@ fn chunking(env: &Env, cancel: &Cancel) -> Result<Chunking> {
     };
     let store = store(env, cancel)?;
     // A store in a folder of this machine is as near as a cache would be.
-    let (cache, seeds) = nearby(env, cancel, !store.is_local());
+    let (cache, seeds) = nearby(env, cancel, !store.is_local())?;
     if cache.as_ref().is_some_and(|cache| store.is_at(cache.folder())) {
         // What is used least goes from a cache.
         return Err(Error::usage("MONOFO_DESYNC_CACHE is the folder of the chunk store itself")
@@ -78,16 +79,20 @@ pub fn store(env: &Env, cancel: &Cancel) -> Result<Arc<dyn ChunkStore>> {
 }
 
 /// Cache and seeds of this machine. Those at the usual places are for stores that are distant.
-pub fn nearby(env: &Env, cancel: &Cancel, distant: bool) -> (Option<Cache>, Option<Seeds>) {
+pub fn nearby(env: &Env, cancel: &Cancel, distant: bool) -> Result<(Option<Cache>, Option<Seeds>)> {
     let usual = |name: &str| if distant { Some(user_cache(env)?.join(name)) } else { None };
     let folder = |variable: &str, name: &str| match env.path(variable) {
-        Some(path) if path.as_os_str() == "none" => None,
-        Some(path) => Some(path),
-        None => usual(name),
+        Some(path) if path.as_os_str() == "none" => Ok(None),
+        Some(text) => match Location::parse(text).map_err(|error| error.context(format!("{variable} is wrong")))? {
+            Location::Folder(path) => Ok(Some(path)),
+            _ => Err(Error::usage(format_args!("{variable} is a folder of this machine, and nothing else"))
+                .hint("name a folder, or write `none`; MONOFO_DESYNC_STORE is what may be distant")),
+        },
+        None => Ok(usual(name)),
     };
-    let cache = folder("MONOFO_DESYNC_CACHE", "chunks").map(|path| Cache::new(path, MOST_BYTES, cancel.clone()));
-    let seeds = folder("MONOFO_DESYNC_SEED_DIR", "seeds").map(|path| Seeds::new(path, scope(env), MOST_BYTES));
-    (cache, seeds)
+    let cache = folder("MONOFO_DESYNC_CACHE", "chunks")?.map(|path| Cache::new(path, MOST_BYTES, cancel.clone()));
+    let seeds = folder("MONOFO_DESYNC_SEED_DIR", "seeds")?.map(|path| Seeds::new(path, scope(env), MOST_BYTES));
+    Ok((cache, seeds))
 }
 
 /// `$XDG_CACHE_HOME/monofo`, else `~/.cache/monofo`.
@@ -140,6 +145,8 @@ mod tests {
             ("MONOFO_DESYNC_DIGEST", "md5"),
             ("MONOFO_DESYNC_STORE", "agent"),
             ("MONOFO_DESYNC_CACHE", ".monofo/chunks"),
+            ("MONOFO_DESYNC_CACHE", "s3://bucket/chunks"),
+            ("MONOFO_DESYNC_SEED_DIR", "s3:/bucket"),
         ] {
             let error = open(&[(variable, value)]).err().unwrap();
             assert_eq!(error.class(), Class::Usage, "{variable}");

@@ -131,13 +131,17 @@ fn convert(
 ) -> Result<(u64, u64)> {
     let unpacked = tempfile::Builder::new().prefix("monofo-").tempdir().or_fail(|| "cannot make a temporary folder")?;
     super::inflate(input, unpacked.path(), false, chunks, context)?;
-    let everything = Selection {
-        root: unpacked.path().to_owned(),
-        list: None,
-        globs: vec!["**".to_owned()],
-        ..Selection::default()
-    };
-    let files = select(&everything, context)?.files;
+    // A list, since globs leave out folders such as `.git`; of names, since a folder leaves out its `.monofo`.
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(unpacked.path()).or_fail(|| "cannot read the temporary folder")? {
+        let name = entry.or_fail(|| "cannot read the temporary folder")?.file_name();
+        names.extend_from_slice(name.as_encoded_bytes());
+        names.push(0);
+    }
+    let everything = Some((names, "the archive".to_owned()));
+    let globs = Globs::new(&[], &[])?;
+    let source = collect::Source { root: unpacked.path(), globs: &globs, list: everything, null_separated: true };
+    let files = collect::select(source, &context.cancel)?.files;
     let content = files.entries().iter().map(|entry| files.content_of(entry).size).sum();
     if format == Format::Catar {
         let source = Source::new(unpacked.path(), &files)?;

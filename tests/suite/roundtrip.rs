@@ -470,6 +470,22 @@ fn deflate_wants_a_tar_stream() {
     assert_eq!(std::fs::read_dir(sandbox.work("")).unwrap().count(), 1);
 }
 
+/// What no glob takes is in the archive all the same.
+#[test]
+fn deflate_leaves_nothing_out() {
+    let sandbox = Sandbox::new();
+    for name in ["in/.git/config", "in/.meta-cache/x", "in/d/a"] {
+        sandbox.write(name, name);
+    }
+    std::fs::write(sandbox.work("in.tar"), packed(&sandbox.work("in"), Format::Tar)).unwrap();
+    for output in ["out.catar", "out.catar.caibx", "out.tar.gz"] {
+        sandbox.monofo(["deflate", "in.tar", output]).exits(0);
+        sandbox.monofo(["inflate", output, "-C", "back"]).exits(0);
+        assert_same(&expected(&sandbox.work("in")), &walk(&sandbox.work("back")), output);
+        std::fs::remove_dir_all(sandbox.work("back")).unwrap();
+    }
+}
+
 /// An interrupted command does not wait for a pipe that says nothing.
 #[test]
 fn a_silent_standard_input_can_be_interrupted() {

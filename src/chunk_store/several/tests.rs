@@ -159,6 +159,19 @@ fn after_a_failure_the_next_is_used_for_good() {
 }
 
 #[test]
+fn an_upload_moves_on_as_it_begins_and_then_stays() {
+    let (a, b, store) = failover([Says::Fails, Says::Has]);
+    store.survey(9).unwrap();
+    store.put(&ID, b"x").unwrap();
+    assert_eq!((a.asked(), b.asked()), (vec!["survey"], vec!["survey", "put"]));
+    // Half of the chunks there and half here would be no archive anywhere.
+    *a.says.lock().unwrap() = Says::Has;
+    *b.says.lock().unwrap() = Says::Fails;
+    assert!(store.put(&ID, b"x").is_err() && store.about(&ID).is_err());
+    assert!(a.asked().is_empty());
+}
+
+#[test]
 fn missing_is_final_and_failing_everywhere_is_an_error() {
     let (_, b, store) = failover([Says::Lacks, Says::Has]);
     assert_eq!(from(&store).unwrap(), None);

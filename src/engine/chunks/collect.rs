@@ -17,8 +17,8 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::text::Count;
 
-/// Below this, uploads that run now are not protected: they leave chunks unmarked that are half as old, and take a while.
-pub const SAFE_AGE: Duration = Duration::from_secs(2 * LATELY.as_secs());
+/// Below this, uploads that run now are not protected: what they leave unmarked may be as old as [`LATELY`], and they take a while.
+pub const SAFE_AGE: Duration = Duration::from_secs(LATELY.as_secs() + 24 * 60 * 60);
 
 /// No leftover is removed that is younger: somebody may still write it.
 const LEFTOVER_AGE: Duration = Duration::from_secs(60 * 60);

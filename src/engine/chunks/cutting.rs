@@ -3,10 +3,15 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::store::Failure;
 use crate::chunk::cut::{self, Chooser, Rule, Scan, WINDOW};
+
+/// How long to wait for a buffer before looking whether work has failed.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The least length of segments.
 const SEGMENT: u64 = 2 << 20;
@@ -72,9 +77,15 @@ impl Pool {
         self.len.div_ceil(self.segment)
     }
 
-    /// Waits for a buffer. Whoever has one may take a segment: it will be able to fill it.
-    pub(super) fn buffer(&self) -> Vec<u8> {
-        self.free.recv().unwrap_or_default()
+    /// Waits for a buffer. Whoever has one may take a segment: it will be able to fill it. `None` when work has failed.
+    pub(super) fn buffer(&self, failure: &Failure) -> Option<Vec<u8>> {
+        loop {
+            match self.free.recv_timeout(LOOK) {
+                Ok(buffer) => return Some(buffer),
+                Err(_) if failure.is_set() => return None,
+                Err(_) => {}
+            }
+        }
     }
 
     /// Takes a buffer back that was not needed. Without this, others would wait for it for ever.

@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::prefetch::Prefetch;
+use super::prefetch::{Prefetch, most_held};
 use super::{ChunkCounts, Chunking};
 use crate::archive::codec::{Content, Decode, Step};
 use crate::chunk::{ChunkId, Index, Unpacker, Wrong, stored_is};
@@ -66,7 +66,7 @@ pub fn fetch(
         seed,
         new_seed: Mutex::new(new_seed.map(Arc::new)),
         unpackers: Mutex::default(),
-        bad_seed: AtomicBool::new(false),
+        bad_in_seed: AtomicU64::new(0),
         counts: Counts::default(),
         warnings: Mutex::default(),
         context: context.clone(),
@@ -114,7 +114,9 @@ fn plan(
     let numbers = plan.iter().map(|(number, _)| *number).collect();
     let threads = chunking.store.at_once().div_ceil(context.at_once).max(1);
     let store = Arc::clone(&chunking.store);
-    Some((Prefetch::start(store, plan, threads, context.at_once, &context.cancel), numbers))
+    // However few that are: the batch that is due takes its chunks in order, so what it waits for is never too far ahead.
+    let ahead = most_held(index.sizes.max).div_ceil(context.at_once).max(2);
+    Some((Prefetch::start(store, plan, threads, ahead, &context.cancel), numbers))
 }
 
 /// Whether a chunk, which is not the first, is the same as the one before it.
@@ -130,7 +132,7 @@ struct Fetcher {
     /// Chunks that are fetched ahead, by their numbers.
     prefetch: Option<(Prefetch, HashSet<usize>)>,
     unpackers: Mutex<Vec<Unpacker>>,
-    bad_seed: AtomicBool,
+    bad_in_seed: AtomicU64,
     counts: Counts,
     warnings: Mutex<Vec<String>>,
     context: Context,
@@ -214,7 +216,7 @@ impl Fetcher {
     /// Where in the seed a batch lies, if all of it does, in one run.
     fn run_in_seed(&self, batch: &Range<usize>, origins: &[From]) -> Option<(&Seed, u64)> {
         let seed = self.seed.as_ref()?;
-        if self.bad_seed.load(Ordering::Relaxed) || !origins.iter().all(|origin| matches!(origin, From::Seed)) {
+        if self.bad_in_seed.load(Ordering::Relaxed) > 0 || !origins.iter().all(|origin| matches!(origin, From::Seed)) {
             return None;
         }
         let place = |number: usize| seed.place(&self.index.items[number].id);
@@ -244,7 +246,7 @@ impl Fetcher {
                 From::Before if right => 0,
                 From::Store(_) | From::Wrong => self.reload(number, chunk, unpacker, false)?,
                 From::Seed => {
-                    self.bad_seed.store(true, Ordering::Relaxed);
+                    self.bad_in_seed.fetch_add(1, Ordering::Relaxed);
                     self.reload(number, chunk, unpacker, true)?
                 }
                 // The one before it may have come from the seed, and was replaced since.
@@ -366,7 +368,11 @@ impl Fetcher {
         if let (Some(seeds), Some(new_seed)) = (&self.chunking.seeds, new_seed) {
             warnings.extend(seeds.publish(&new_seed, &self.index));
         }
-        if let (Some(seed), true) = (&self.seed, self.bad_seed.load(Ordering::Relaxed)) {
+        // The next download makes another one.
+        let bad = self.bad_in_seed.load(Ordering::Relaxed);
+        if let Some(seed) = &self.seed
+            && bad > 0
+        {
             seed.remove();
         }
         if let Some(cache) = &self.chunking.cache {

@@ -10,8 +10,15 @@ use crate::chunk::ChunkId;
 use crate::chunk_store::{ChunkStore, Stored};
 use crate::error::{Error, Result};
 
-/// How many chunks are under way or wait for their turn. They are compressed; even 256 KiB each stay below 64 MiB.
+/// How many chunks are under way or wait for their turn, and how many bytes they may have: no chunk is stored as more than
+/// it holds, and a little.
 const AHEAD: usize = 256;
+const AHEAD_BYTES: u64 = 64 << 20;
+
+/// How many chunks of at most `largest` bytes can be held at a time.
+pub(super) fn most_held(largest: u64) -> usize {
+    usize::try_from(AHEAD_BYTES / largest.max(1)).unwrap_or(AHEAD).clamp(2, AHEAD)
+}
 
 /// How long to wait for a chunk before looking whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,16 +46,16 @@ struct State {
 }
 
 impl Prefetch {
-    /// Starts fetching these chunks, which are told apart by their numbers, with this many threads.
+    /// Starts fetching these chunks, which are told apart by their numbers, with this many threads; no more than
+    /// `ahead` are under way or wait to be taken.
     pub(super) fn start(
         store: Arc<dyn ChunkStore>,
         plan: Vec<(usize, ChunkId)>,
         threads: usize,
-        at_once: usize,
+        ahead: usize,
         cancel: &Cancel,
     ) -> Self {
-        let threads = threads.min(plan.len());
-        let ahead = AHEAD.div_ceil(at_once).max(2 * threads).max(32);
+        let threads = threads.min(plan.len()).min(ahead);
         let shared = Arc::new(Shared {
             store,
             plan,

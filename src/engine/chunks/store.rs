@@ -19,6 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::cutting::{Chunk, Cutting, Pool};
+use super::prefetch::most_held;
 use super::{ChunkCounts, Chunking};
 use crate::archive::catar::flags;
 use crate::archive::source::{Source, Stream};
@@ -29,8 +30,8 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 
 /// A chunk that was neither written nor used for so long is marked as used, or stored again. A clean-up takes none that is
-/// younger than several times this, unless it is told to.
-pub(super) const LATELY: Duration = Duration::from_secs(24 * 60 * 60);
+/// younger than a day more, unless it is told to.
+pub(super) const LATELY: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
 /// Most threads that fill, scan and name.
 const MOST_WORKERS: usize = 16;
@@ -59,13 +60,14 @@ pub fn store(
         ids: Mutex::default(),
         seen: Mutex::default(),
         known: OnceLock::new(),
-        packers: Packers::new(cores),
+        packers: Packers::new(cores.div_ceil(context.at_once)),
         failure: Failure::default(),
         moved: AtomicU64::new(0),
         moved_bytes: AtomicU64::new(0),
     };
     let (sender, receiver) = crossbeam_channel::unbounded();
-    let movers = chunking.store.at_once().div_ceil(context.at_once).max(1);
+    let most = most_held(chunking.sizes.max).max(cores);
+    let movers = chunking.store.at_once().min(most).div_ceil(context.at_once).max(1);
     thread::scope(|scope| {
         let work = &work;
         for _ in 0..workers {
@@ -118,6 +120,8 @@ type Job = (ChunkId, Chunk);
 
 impl Work<'_> {
     fn guarded(&self, work: impl FnOnce() -> Result<()>) {
+        // A thread that panics must not leave the others waiting for what it holds.
+        let _noted = NotedIfPanicking(&self.failure);
         if let Err(error) = work() {
             self.failure.set(error);
         }
@@ -126,7 +130,7 @@ impl Work<'_> {
     fn cut(&self, jobs: &Sender<Job>) -> Result<()> {
         let mut scratch = Vec::new();
         loop {
-            let buffer = self.pool.buffer();
+            let Some(buffer) = self.pool.buffer(&self.failure) else { return Ok(()) };
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number >= self.pool.segments() || self.failure.is_set() {
                 self.pool.give_back(buffer);
@@ -236,6 +240,16 @@ impl Failure {
 
     pub(super) fn check(&self) -> Result<()> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+struct NotedIfPanicking<'a>(&'a Failure);
+
+impl Drop for NotedIfPanicking<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.set(Error::failed("a thread failed"));
+        }
     }
 }
 
