@@ -38,7 +38,7 @@ pub struct Member {
     pub mtime_nanos: u32,
     /// Size of the file once unpacked.
     pub size: u64,
-    /// Bytes of content stored in the archive, to be taken with [`TarReader::take`].
+    /// Bytes of content stored in the archive, to be taken with [`Members::take`].
     pub stored: u64,
     /// Where the stored bytes belong when the file is sparse.
     pub extents: Option<Vec<Extent>>,

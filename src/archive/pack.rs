@@ -177,7 +177,7 @@ pub fn stream(files: &FileSet, format: Format) -> Result<Box<dyn Stream + '_>> {
 
 /// Makes a stream of selected files, compresses it, and writes the archive. Returns the number of bytes written. Blocks.
 ///
-/// A file that changed or vanished since it was selected is an error of class [`Class::Changed`] naming it; what has
+/// A file that changed or vanished since it was selected is an error of class `Changed` naming it; what has
 /// been written by then is of no use.
 pub fn pack(
     stream: &dyn Stream,

@@ -20,6 +20,9 @@ const PAGE: usize = 1000;
 /// A listing of so few pages is always worth it.
 const FEW_PAGES: u64 = 4;
 
+/// A listing of more is not worth it: what it found would take more than some 50 MiB.
+const MOST_PAGES: u64 = 500;
+
 /// How many questions for single chunks, side by side, cost as much as a page of a listing.
 const QUESTIONS_PER_PAGE: usize = 8;
 
@@ -94,7 +97,7 @@ impl ChunkStore for BucketStore {
             return Ok(Some(found));
         }
         let pages = first.iter().rev().find_map(|object| id_of(&object.name)).map(|(last, _)| pages(&last));
-        let worth = FEW_PAGES.max((chunks / QUESTIONS_PER_PAGE) as u64);
+        let worth = FEW_PAGES.max((chunks / QUESTIONS_PER_PAGE) as u64).min(MOST_PAGES);
         let Some(pages) = pages.filter(|pages| *pages <= worth) else { return Ok(None) };
         self.objects.list("listing chunks", &ranges(pages), &mut |object| {
             take(&object);

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::text::Count;
 
-/// Below this, uploads that run now are not protected: what they leave unmarked may be as old as [`LATELY`], and they take a while.
+/// Below this, uploads that run now are not protected: what they leave unmarked may be three days old, and they take a while.
 pub const SAFE_AGE: Duration = Duration::from_secs(LATELY.as_secs() + 24 * 60 * 60);
 
 /// No leftover is removed that is younger: somebody may still write it.
