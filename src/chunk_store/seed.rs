@@ -115,7 +115,7 @@ impl Seeds {
         let written = fs::metadata(&ours).and_then(|status| status.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         for (path, modified) in indexes(&seed.place) {
             // Of two that are published at once, one stays.
-            if (modified, &path) < (written, &ours) {
+            if path.file_name().is_some_and(is_ours) && (modified, &path) < (written, &ours) {
                 let _ = fs::remove_file(&path);
                 let _ = fs::remove_file(path.with_extension(""));
             }

@@ -1,6 +1,7 @@
 //! Several stores as one, as desync combines them: asked in order, or one in place of another.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -69,8 +70,11 @@ impl ChunkStore for Ordered {
     /// In the one that [`ChunkStore::get`] read it from.
     fn discard(&self, id: &ChunkId) -> Result<&'static str> {
         for store in self.all() {
-            if store.get(id)?.is_some() {
-                return store.discard(id);
+            match store.get(id) {
+                Ok(Some(_)) => return store.discard(id),
+                Ok(None) => {}
+                Err(error) if store.is_local() && error.class() == Class::Unavailable => {}
+                Err(error) => return Err(error),
             }
         }
         Ok("it is gone already")
@@ -102,6 +106,10 @@ impl ChunkStore for Ordered {
     fn is_local(&self) -> bool {
         self.all().all(|store| store.is_local())
     }
+
+    fn is_at(&self, folder: &Path) -> bool {
+        self.all().any(|store| store.is_at(folder))
+    }
 }
 
 /// Stores that hold the same chunks. One that cannot be used is left for the next one for good; a chunk that is not there is
@@ -128,11 +136,16 @@ impl Failover {
 
     /// Asks the current store, and the others once it fails. The error is that of the last one.
     fn ask<T>(&self, question: impl Fn(&dyn ChunkStore) -> Result<T>) -> Result<T> {
+        self.ask_numbered(question).map(|(_, answer)| answer)
+    }
+
+    /// The same, with the number of the store that answered.
+    fn ask_numbered<T>(&self, question: impl Fn(&dyn ChunkStore) -> Result<T>) -> Result<(usize, T)> {
         let mut tries = 0;
         loop {
             let number = self.current.load(Ordering::SeqCst);
             let error = match question(self.at(number)) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((number, answer)),
                 Err(error) => error,
             };
             tries += 1;
@@ -167,7 +180,14 @@ impl ChunkStore for Failover {
         self.ask(|store| store.get(id))
     }
 
+    /// The store that answers first is the one that an upload stays with.
     fn about(&self, id: &ChunkId) -> Result<Option<About>> {
+        if self.writing.get().is_none() {
+            let (number, about) = self.ask_numbered(|store| store.about(id))?;
+            if *self.writing.get_or_init(|| number) == number {
+                return Ok(about);
+            }
+        }
         self.writer().about(id)
     }
 
@@ -183,16 +203,16 @@ impl ChunkStore for Failover {
         self.ask(|store| store.discard(id))
     }
 
-    /// What every upload begins with, and so what may still move it on to another store.
+    /// What every upload begins with. An answer settles where it goes; that there is none, because it would cost too much,
+    /// tells nothing about the store.
     fn survey(&self, chunks: usize) -> Result<Option<HashMap<ChunkId, About>>> {
-        match self.writing.get() {
-            Some(_) => self.writer().survey(chunks),
-            None => {
-                let found = self.ask(|store| store.survey(chunks))?;
-                self.writer();
-                Ok(found)
+        if self.writing.get().is_none() {
+            let (number, found) = self.ask_numbered(|store| store.survey(chunks))?;
+            if found.is_none() || *self.writing.get_or_init(|| number) == number {
+                return Ok(found);
             }
         }
+        self.writer().survey(chunks)
     }
 
     /// Of the current store alone: half a list of one and half of another would be none.
@@ -213,6 +233,10 @@ impl ChunkStore for Failover {
 
     fn is_local(&self) -> bool {
         self.stores.iter().all(|store| store.is_local())
+    }
+
+    fn is_at(&self, folder: &Path) -> bool {
+        self.stores.iter().any(|store| store.is_at(folder))
     }
 }
 

@@ -138,6 +138,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_in_any_of_the_stores_is_refused() {
+        for store in ["/x,/y", "/y,/x", "/y|/x", "file:///x"] {
+            let error = open(&[("MONOFO_DESYNC_STORE", store), ("MONOFO_DESYNC_CACHE", "/x")]).err().unwrap();
+            assert_eq!(error.class(), Class::Usage, "{store}");
+        }
+    }
+
+    #[test]
     fn wrong_settings_are_named() {
         for (variable, value) in [
             ("BUILDKITE_JOB_ID", "j"),

@@ -172,6 +172,18 @@ fn an_upload_moves_on_as_it_begins_and_then_stays() {
 }
 
 #[test]
+fn without_a_survey_the_first_that_answers_is_stayed_with() {
+    let (a, b, store) = failover([Says::Lacks, Says::Lacks]);
+    // Too much to list: no store has been heard of yet.
+    assert_eq!(store.survey(9).unwrap(), None);
+    *a.says.lock().unwrap() = Says::Fails;
+    assert_eq!(store.about(&ID).unwrap(), None);
+    *a.says.lock().unwrap() = Says::Has;
+    store.put(&ID, b"x").unwrap();
+    assert_eq!(b.asked(), ["about", "put"]);
+}
+
+#[test]
 fn missing_is_final_and_failing_everywhere_is_an_error() {
     let (_, b, store) = failover([Says::Lacks, Says::Has]);
     assert_eq!(from(&store).unwrap(), None);

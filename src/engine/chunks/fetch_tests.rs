@@ -11,12 +11,18 @@ use crate::chunk_store::{About, Cache, ChunkStore, Listed};
 #[derive(Default)]
 struct Distant(Mutex<HashMap<ChunkId, Vec<u8>>>);
 
+/// What stands for a chunk that cannot be read.
+const BROKEN: &[u8] = b"broken";
+
 impl ChunkStore for Distant {
     fn place(&self) -> String {
         "far away".to_owned()
     }
     fn get(&self, id: &ChunkId) -> Result<Option<Stored>> {
         let bytes = self.0.lock().unwrap().get(id).cloned();
+        if bytes.as_deref() == Some(BROKEN) {
+            return Err(Error::new(Class::Unavailable, "reading a chunk failed").hint("look there"));
+        }
         Ok(bytes.map(|bytes| Stored { form: Form::Compressed, bytes }))
     }
     fn about(&self, id: &ChunkId) -> Result<Option<About>> {
@@ -108,4 +114,16 @@ fn a_chunk_that_is_missing_far_away_is_named() {
     let error = crate::error::from_io("", read(index, &chunking).0.unwrap_err());
     assert_eq!(error.class(), Class::Damaged);
     assert!(error.chain().contains(&gone.to_string()), "{}", error.chain());
+}
+
+#[test]
+fn everybody_who_waits_is_told_why_the_store_failed() {
+    for _ in 0..20 {
+        let (index, _, chunking) = repeating(600);
+        chunking.store.put(&index.items[301].id, BROKEN).unwrap();
+        let error = crate::error::from_io("", read(index, &chunking).0.unwrap_err());
+        assert_eq!(error.class(), Class::Unavailable, "{}", error.chain());
+        assert_eq!(error.next_step(), Some("look there"));
+        assert!(error.chain().contains("are not on this machine"), "{}", error.chain());
+    }
 }

@@ -41,7 +41,9 @@ struct State {
     next: usize,
     /// How many of the plan have been taken out.
     taken: usize,
-    here: HashMap<usize, Result<Option<Stored>>>,
+    here: HashMap<usize, Option<Stored>>,
+    /// The first failure, which all that wait are told.
+    failed: Option<Error>,
     stopped: bool,
 }
 
@@ -79,15 +81,12 @@ impl Prefetch {
             if let Some(fetched) = state.here.remove(&number) {
                 state.taken += 1;
                 shared.changed.notify_all();
-                return fetched;
+                return Ok(fetched);
             }
             shared.cancel.check()?;
-            if state.stopped {
-                let failed = state.here.iter().find_map(|(number, fetched)| fetched.is_err().then_some(*number));
-                return match failed.and_then(|number| state.here.remove(&number)) {
-                    Some(failed) => failed,
-                    None => Err(Error::failed("chunks are not fetched any more")),
-                };
+            if let Some(failed) = &state.failed {
+                let copy = Error::new(failed.class(), failed.chain());
+                return Err(failed.next_step().map(str::to_owned).into_iter().fold(copy, Error::hint));
             }
             state = shared.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -107,8 +106,15 @@ impl Shared {
             let fetched = self.store.get(&id);
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             // What failed once would most likely fail for every other chunk, too, each after many tries.
-            state.stopped |= fetched.is_err();
-            state.here.insert(number, fetched);
+            match fetched {
+                Ok(fetched) => {
+                    state.here.insert(number, fetched);
+                }
+                Err(error) => {
+                    state.stopped = true;
+                    state.failed.get_or_insert(error);
+                }
+            }
             self.changed.notify_all();
         }
     }
