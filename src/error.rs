@@ -16,6 +16,8 @@ pub enum Class {
     Usage,
     /// No such artifact, entry or key. Exit 3.
     NotThere,
+    /// A workspace's manifest, lock file or another root cannot be used as it is. Exit 4.
+    Workspace,
     /// Files changed or vanished while they were read. Exit 5.
     Changed,
     /// Refused for safety: a path, link, target or archive entry. Exit 6.
@@ -24,6 +26,8 @@ pub enum Class {
     Damaged,
     /// A remote or transport that is needed could not be used. Exit 8.
     Unavailable,
+    /// A lock that somebody else holds was not obtained in time. Exit 9.
+    Locked,
     /// Stopped by a signal, SIGINT (exit 130) or SIGTERM (exit 143).
     Interrupted {
         /// Number of the signal.
@@ -38,10 +42,12 @@ impl Class {
             Class::Failed => 1,
             Class::Usage => 2,
             Class::NotThere => 3,
+            Class::Workspace => 4,
             Class::Changed => 5,
             Class::Refused => 6,
             Class::Damaged => 7,
             Class::Unavailable => 8,
+            Class::Locked => 9,
             Class::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(130),
         }
     }
@@ -211,10 +217,12 @@ mod tests {
             (Class::Failed, 1),
             (Class::Usage, 2),
             (Class::NotThere, 3),
+            (Class::Workspace, 4),
             (Class::Changed, 5),
             (Class::Refused, 6),
             (Class::Damaged, 7),
             (Class::Unavailable, 8),
+            (Class::Locked, 9),
             (Class::Interrupted { signal: 2 }, 130),
             (Class::Interrupted { signal: 15 }, 143),
         ];

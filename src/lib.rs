@@ -5,7 +5,7 @@
 //! | layer | modules | what they do |
 //! |---|---|---|
 //! | ground | [`error`], [`mod@env`], [`text`], [`cancel`], [`context`], [`pipe`], [`artifact`], [`location`] | classes of failure, the environment, words for people, stopping and counting, names, places |
-//! | formats | [`collect`], [`chunk`], [`archive`] | patterns and lists to a file set; a stream to chunks; file set to archive bytes and back |
+//! | formats | [`collect`], [`chunk`], [`archive`], [`hash`], [`key`] | patterns and lists to a file set; a stream to chunks; file set to archive bytes and back; digests and listings; cache keys |
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
 //! | chunk store | [`chunk_store`] | chunks under their ids: folder, S3, GCS, HTTP; in order, with a cache |
 //! | engine | [`engine`] | one upload, one download; a look into indexes and chunk stores, and cleaning up |
@@ -25,6 +25,8 @@ pub mod context;
 pub mod engine;
 pub mod env;
 pub mod error;
+pub mod hash;
+pub mod key;
 pub mod location;
 pub mod pipe;
 pub mod report;

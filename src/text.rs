@@ -108,6 +108,29 @@ impl fmt::Display for Count {
     }
 }
 
+/// Writes a digest as lower-case hexadecimal digits.
+pub(crate) fn write_hex(digest: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// Reads a digest of exactly 64 lower-case hexadecimal digits.
+pub(crate) fn parse_hex(hex: &str) -> Option<[u8; 32]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    if pairs.len() != 32 || !rest.is_empty() {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(digest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

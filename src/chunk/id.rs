@@ -5,6 +5,7 @@ use std::fmt;
 use sha2::{Digest as _, Sha256, Sha512_256};
 
 use super::lanes;
+use crate::text::{parse_hex, write_hex};
 
 /// The digest that names chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,26 +68,13 @@ impl fmt::Display for Digest {
 impl ChunkId {
     /// Reads 64 lower-case hexadecimal digits.
     pub fn parse(hex: &str) -> Option<ChunkId> {
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
-        let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
-        if pairs.len() != 32 || !rest.is_empty() {
-            return None;
-        }
-        let mut id = [0; 32];
-        for (byte, [high, low]) in id.iter_mut().zip(pairs) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Some(ChunkId(id))
+        parse_hex(hex).map(ChunkId)
     }
 }
 
 impl fmt::Display for ChunkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_hex(&self.0, f)
     }
 }
 

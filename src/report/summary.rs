@@ -88,10 +88,12 @@ pub fn describe(error: &Error) -> Value {
         Class::Failed => "failed",
         Class::Usage => "usage",
         Class::NotThere => "not-there",
+        Class::Workspace => "workspace",
         Class::Changed => "changed",
         Class::Refused => "refused",
         Class::Damaged => "damaged",
         Class::Unavailable => "unavailable",
+        Class::Locked => "locked",
         Class::Interrupted { .. } => "interrupted",
     };
     json!({ "class": class, "message": error.chain(), "hint": error.next_step() })
