@@ -9,6 +9,7 @@ pub mod catar;
 pub mod codec;
 pub mod member;
 pub mod pack;
+pub mod restore;
 mod safe_path;
 pub mod source;
 pub mod tar;

@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use super::codec::{Codec, Encoder};
-use super::source::{Source, Stream, as_len};
+use super::source::{Seen, Source, Stream, as_len};
 use super::tar::read::check_is_tar;
 use super::{catar, tar};
 use crate::artifact::Format;
@@ -19,6 +20,7 @@ use crate::chunk::Digest;
 use crate::collect::FileSet;
 use crate::context::Context;
 use crate::error::{Result, from_io};
+use crate::hash::{Hash, Hasher};
 use crossbeam_channel::{Receiver, Sender};
 
 /// Input and output of one span. The vectors only ever grow, since clearing memory anew costs as much as filling it;
@@ -29,12 +31,15 @@ struct Buffer {
     input_len: usize,
     output: Vec<u8>,
     output_len: usize,
+    /// Content of files that lie in several spans, to be digested in order.
+    parts: Vec<PartOfFile>,
 }
 
 impl Buffer {
     /// Forgets what it held, and makes room for a block.
     fn start(&mut self, block_size: usize) {
         (self.input_len, self.output_len) = (0, 0);
+        self.parts.clear();
         if self.input.len() < block_size {
             self.input.resize(block_size, 0);
         }
@@ -161,7 +166,7 @@ pub fn compress(
             Ok(total)
         });
         drop(sender);
-        let written = write_in_order(receiver, codec, out);
+        let written = write_in_order(receiver, codec, out, None);
         let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((read?, written?))
     })
@@ -186,6 +191,18 @@ pub fn pack(
     out: &mut dyn Write,
     context: &Context,
 ) -> Result<u64> {
+    pack_and_digest(stream, source, codec, out, None, context)
+}
+
+/// As [`pack`], and digests the content of every file on the way: each byte is read once.
+pub fn pack_and_digest(
+    stream: &dyn Stream,
+    source: &Source<'_>,
+    codec: Codec,
+    out: &mut dyn Write,
+    digests: Option<&Digests<'_>>,
+    context: &Context,
+) -> Result<u64> {
     let block_size = codec.block_size() as u64;
     let blocks = stream.len().div_ceil(block_size);
     let cores = thread::available_parallelism().map_or(1, usize::from).min(codec.max_threads());
@@ -194,11 +211,11 @@ pub fn pack(
     let (sender, receiver) = crossbeam_channel::unbounded();
     thread::scope(|scope| {
         for _ in 0..workers {
-            let worker = Worker { stream, source, codec, spans: &spans, sender: sender.clone(), context };
+            let worker = Worker { stream, source, codec, spans: &spans, sender: sender.clone(), digests, context };
             scope.spawn(move || worker.run());
         }
         drop(sender);
-        let written = write_in_order(receiver, codec, out);
+        let written = write_in_order(receiver, codec, out, digests);
         if written.is_err() {
             // No more spans: the workers finish the one they have and end.
             *spans.lock().unwrap_or_else(PoisonError::into_inner) = 0..0;
@@ -209,12 +226,64 @@ pub fn pack(
 
 type Filled = (u64, Result<Lent>);
 
+/// Content of a file of which this span holds only a part.
+#[derive(Debug)]
+struct PartOfFile {
+    file: usize,
+    at: Range<usize>,
+    ends: bool,
+}
+
+/// The digests of files' contents, by their places in a file set.
+pub struct Digests<'a> {
+    files: &'a FileSet,
+    found: Mutex<Vec<(usize, Hash)>>,
+}
+
+impl<'a> Digests<'a> {
+    /// None yet.
+    pub fn of(files: &'a FileSet) -> Self {
+        Digests { files, found: Mutex::default() }
+    }
+
+    /// Those of files that have content, once all is packed.
+    pub fn into_found(self) -> Vec<(usize, Hash)> {
+        self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Digests a file that lies within one span; what does not is left for when the spans are in order.
+    fn see(&self, seen: &Seen<'_>, whole: &mut Vec<(usize, Hash)>, parts: &mut Vec<PartOfFile>) {
+        let file = self.files.index_of(seen.entry);
+        let len = seen.bytes.len();
+        if len as u64 == seen.entry.size {
+            whole.push((file, Hash::of(seen.bytes)));
+        } else {
+            let ends = seen.offset + len as u64 == seen.entry.size;
+            parts.push(PartOfFile { file, at: seen.at..seen.at + len, ends });
+        }
+    }
+
+    fn add(&self, mut found: Vec<(usize, Hash)>) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).append(&mut found);
+    }
+
+    fn parts(&self, buffer: &Buffer, open: &mut Hasher) {
+        for part in &buffer.parts {
+            open.update(&buffer.input()[part.at.clone()]);
+            if part.ends {
+                self.add(vec![(part.file, std::mem::take(open).finish())]);
+            }
+        }
+    }
+}
+
 struct Worker<'a> {
     stream: &'a dyn Stream,
     source: &'a Source<'a>,
     codec: Codec,
     spans: &'a Mutex<std::ops::Range<u64>>,
     sender: Sender<Filled>,
+    digests: Option<&'a Digests<'a>>,
     context: &'a Context,
 }
 
@@ -246,7 +315,18 @@ impl Worker<'_> {
         let start = index * block;
         let end = (start + block).min(self.stream.len());
         buffer.start(self.codec.block_size());
-        self.source.fill(self.stream, start..end, buffer.next(as_len(end - start)), scratch, self.context)?;
+        let mut parts = std::mem::take(&mut buffer.parts);
+        let out = buffer.next(as_len(end - start));
+        match self.digests {
+            None => self.source.fill(self.stream, start..end, out, scratch, self.context)?,
+            Some(digests) => {
+                let mut whole = Vec::new();
+                let see = &mut |seen: Seen<'_>| digests.see(&seen, &mut whole, &mut parts);
+                self.source.fill_and_see(self.stream, start..end, out, scratch, self.context, see)?;
+                digests.add(whole);
+            }
+        }
+        buffer.parts = parts;
         encode(self.codec, buffer, encoder)
     }
 }
@@ -284,7 +364,12 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
 
 /// Owns the receiver: when this returns early, what is queued is dropped and its buffers go back, so that no worker
 /// waits for one in vain.
-fn write_in_order(receiver: Receiver<Filled>, codec: Codec, out: &mut dyn Write) -> Result<u64> {
+fn write_in_order(
+    receiver: Receiver<Filled>,
+    codec: Codec,
+    out: &mut dyn Write,
+    digests: Option<&Digests<'_>>,
+) -> Result<u64> {
     let mut framing = codec.framing();
     let mut written = 0u64;
     let mut emit = |bytes: &[u8]| {
@@ -294,6 +379,7 @@ fn write_in_order(receiver: Receiver<Filled>, codec: Codec, out: &mut dyn Write)
     emit(&framing.prologue)?;
     let mut waiting: BTreeMap<u64, Lent> = BTreeMap::new();
     let mut next = 0;
+    let mut open = Hasher::new();
     for (index, filled) in receiver {
         waiting.insert(index, filled?);
         while let Some(mut lent) = waiting.remove(&next) {
@@ -301,6 +387,9 @@ fn write_in_order(receiver: Receiver<Filled>, codec: Codec, out: &mut dyn Write)
             let bytes = if codec == Codec::None { buffer.input() } else { buffer.output() };
             emit(bytes)?;
             framing.see(buffer.input());
+            if let Some(digests) = digests {
+                digests.parts(buffer, &mut open);
+            }
             next += 1;
         }
     }

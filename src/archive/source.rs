@@ -57,6 +57,18 @@ pub enum Part<'a> {
     Zeros(u64),
 }
 
+/// Content of a file that was read into a span.
+pub struct Seen<'a> {
+    /// The file.
+    pub entry: &'a Entry,
+    /// Where in the file these bytes are.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// Where in the span they were put.
+    pub at: usize,
+}
+
 /// Selected files below an open folder.
 pub struct Source<'a> {
     files: &'a FileSet,
@@ -80,19 +92,36 @@ impl<'a> Source<'a> {
         &self,
         stream: &dyn Stream,
         span: Range<u64>,
-        mut out: &mut [u8],
+        out: &mut [u8],
         scratch: &mut Vec<u8>,
         context: &Context,
     ) -> Result<()> {
+        self.fill_and_see(stream, span, out, scratch, context, &mut |_| {})
+    }
+
+    /// As [`Source::fill`], and shows the content of files that was read.
+    pub fn fill_and_see(
+        &self,
+        stream: &dyn Stream,
+        span: Range<u64>,
+        mut out: &mut [u8],
+        scratch: &mut Vec<u8>,
+        context: &Context,
+        see: &mut dyn FnMut(Seen<'_>),
+    ) -> Result<()> {
         context.cancel.check()?;
-        let mut next = |len| out.split_off_mut(..len).unwrap_or_default();
+        let whole = out.len();
         stream.parts(span.start, span.end, scratch, &mut |part| {
+            let at = whole - out.len();
+            let mut next = |len| out.split_off_mut(..len).unwrap_or_default();
             match part {
                 Part::Begin(entry) => self.look_again(entry)?,
                 Part::Bytes(bytes) => next(bytes.len()).copy_from_slice(bytes),
                 Part::Zeros(count) => next(as_len(count)).fill(0),
                 Part::Content { entry, offset, len } => {
-                    self.read(entry, offset, next(as_len(len)))?;
+                    let bytes = next(as_len(len));
+                    self.read(entry, offset, bytes)?;
+                    see(Seen { entry, offset, bytes, at });
                     context.progress.add(len);
                 }
             }

@@ -46,7 +46,7 @@ pub fn unpack(mut input: Content, tree: Tree, into: &Path, same_owner: bool, con
     } else {
         Box::new(TarReader::new(input))
     };
-    let result = Writers::with(context, |writers| {
+    let result = Writers::with(context, None, |writers| {
         Unpacker {
             reader,
             tree,

@@ -15,6 +15,7 @@ use super::tar::Extent;
 use super::tree::{Attributes, Folder, NewFile, umask};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::hash::{Hash, Hasher, Line, LineKind};
 
 /// A batch is handed out when it holds this many bytes, files or folders. Small ones keep all writers busy and their
 /// content in the processor's caches.
@@ -135,7 +136,9 @@ impl Writers<'_> {
 
     /// Runs `work` with writers at hand; they end when it returns. The first error of either side is returned, and no
     /// further file is created after it.
-    pub(super) fn with(context: &Context, work: impl FnOnce(&mut Writers<'_>) -> Result<()>) -> Result<()> {
+    ///
+    /// With `lines`, the content of every file is digested as it is written, and told there.
+    pub(super) fn with(context: &Context, lines: Option<&Lines>, work: impl FnOnce(&mut Writers<'_>) -> Result<()>) -> Result<()> {
         // More than cores: some of them wait for a folder that another is making files in.
         let count = thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).clamp(3, 8);
         let shared = Shared::default();
@@ -149,7 +152,7 @@ impl Writers<'_> {
                     for job in queue {
                         let _closing = Closing(shared);
                         if !shared.failed.load(Ordering::Relaxed)
-                            && let Err(error) = context.cancel.check().and_then(|()| write(job, umask, &spent))
+                            && let Err(error) = context.cancel.check().and_then(|()| write(job, umask, &spent, lines))
                         {
                             shared.fail(error);
                         }
@@ -307,20 +310,51 @@ impl LargeFile<'_> {
     }
 }
 
-fn write(job: Job, umask: u32, spent: &Sender<Batch>) -> Result<()> {
+/// What became of files, as lines of a listing.
+#[derive(Debug, Default)]
+pub(super) struct Lines(Mutex<Vec<Line>>);
+
+impl Lines {
+    /// Adds lines.
+    pub(super) fn add(&self, mut lines: Vec<Line>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut lines);
+    }
+
+    /// All that were added, in no order.
+    pub(super) fn into_inner(self) -> Vec<Line> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn line(path: &[u8], attributes: Attributes, hash: Hash, size: u64) -> Line {
+    let kind = if attributes.mode & 0o100 != 0 { LineKind::Executable } else { LineKind::File };
+    Line { kind, hash, size, path: path.to_vec() }
+}
+
+fn write(job: Job, umask: u32, spent: &Sender<Batch>, lines: Option<&Lines>) -> Result<()> {
     match job {
         Job::Batch(mut batch) => {
             let mut path_at = 0;
             let mut pieces = batch.pieces.drain(..);
+            let mut written = Vec::new();
             for small in batch.files.drain(..) {
                 let path = &batch.paths[path_at..path_at + small.path_len];
                 path_at += small.path_len;
                 let name = &path[path.len() - small.name_len..];
                 let mut file = NewFile::create(&small.folder, path, name, small.attributes)?;
+                let mut content = lines.map(|_| (Hasher::new(), 0));
                 for piece in pieces.by_ref().take(small.pieces) {
                     file.write(&piece)?;
+                    if let Some((hasher, size)) = &mut content {
+                        hasher.update(&piece);
+                        *size += piece.len() as u64;
+                    }
                 }
                 file.finish(umask)?;
+                written.extend(content.map(|(hasher, size)| line(path, small.attributes, hasher.finish(), size)));
+            }
+            if let Some(lines) = lines {
+                lines.add(written);
             }
             drop(pieces);
             batch.paths.clear();
@@ -334,12 +368,20 @@ fn write(job: Job, umask: u32, spent: &Sender<Batch>) -> Result<()> {
         Job::Large(large) => {
             let name = &large.path[large.path.len() - large.name_len..];
             let mut file = NewFile::create(&large.folder, &large.path, name, large.attributes)?;
+            let mut content = lines.map(|_| Hasher::new());
             for chunk in &large.chunks {
                 let Some((offset, bytes)) = chunk else {
                     file.set_len(large.size)?;
-                    return file.finish(umask);
+                    file.finish(umask)?;
+                    if let (Some(lines), Some(hasher)) = (lines, content) {
+                        lines.add(vec![line(&large.path, large.attributes, hasher.finish(), large.size)]);
+                    }
+                    return Ok(());
                 };
                 file.write_at(offset, &bytes)?;
+                if let Some(hasher) = &mut content {
+                    hasher.update(&bytes);
+                }
             }
             // The content ended early: dropping the file removes it, and the reader reports why.
             Ok(())

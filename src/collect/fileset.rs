@@ -153,6 +153,11 @@ impl FileSet {
             self.entries.sort_by(order);
         }
         self.entries.dedup_by(|a, b| name(a) == name(b));
+        self.link_names();
+    }
+
+    /// Turns second names of a file into hard links.
+    fn link_names(&mut self) {
         let mut first: HashMap<(u64, u64), u32> = HashMap::with_capacity(self.inodes.len());
         for index in 0..self.entries.len() {
             let entry = &mut self.entries[index];
@@ -169,6 +174,11 @@ impl FileSet {
             }
         }
         self.inodes = Vec::new();
+    }
+
+    /// An entry's place in the set.
+    pub fn index_of(&self, entry: &Entry) -> usize {
+        (std::ptr::from_ref(entry).addr() - self.entries.as_ptr().addr()) / size_of::<Entry>()
     }
 
     /// The entries, in archive order.

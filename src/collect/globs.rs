@@ -76,7 +76,7 @@ impl Globs {
     }
 
     /// Whether this path is taken out; its parents are not looked at.
-    pub(super) fn is_excluded(&self, path: &[u8]) -> bool {
+    pub(crate) fn is_excluded(&self, path: &[u8]) -> bool {
         !self.exclude.is_empty() && self.exclude.is_match(as_path(path))
     }
 

@@ -9,8 +9,12 @@ mod globs;
 mod list;
 mod select;
 mod stat;
+pub mod walk;
+mod whole;
 
 pub use fileset::{Entry, FileSet, Kind, leads_out, links_warning};
 pub use globs::Globs;
 pub use select::{Selected, Source, select};
 pub use stat::stamp;
+pub use whole::whole_tree;
+pub(crate) use whole::{link_text, special_warning};

@@ -85,7 +85,7 @@ pub fn stamp(stat: &Stat) -> Option<NonZeroU32> {
     clippy::cast_sign_loss,
     reason = "kernel fields within their documented range"
 )]
-fn status(stat: &Stat, kind: Kind, text: Option<Box<[u8]>>) -> Status {
+pub(super) fn status(stat: &Stat, kind: Kind, text: Option<Box<[u8]>>) -> Status {
     let several_names = kind == Kind::File && stat.st_nlink > 1;
     Status {
         kind,

@@ -3,6 +3,8 @@
 //! The engine never prints. It returns an [`Outcome`], calls back nothing but [`Progress`], and can be stopped.
 
 pub mod chunks;
+pub mod entries;
+pub mod keys;
 mod download;
 mod upload;
 

@@ -5,7 +5,8 @@
 //!
 //! The same file set gives the same bytes: owner 0:0, no names of owners, whole seconds (rounded down, so that nothing
 //! becomes newer than what it was made from), symbolic links with mode 0777. Pax records are written only where the
-//! ustar header cannot hold a name, link, size or time.
+//! ustar header cannot hold a name, link, size or time. Normalized, for cache and store, modes are 0644 and 0755 and times 0,
+//! so that equal trees give the same bytes wherever and whenever they are packed.
 
 use crate::archive::source::{Part, Stream};
 use crate::archive::tar::{BLOCK, padded};
@@ -15,10 +16,20 @@ use crate::error::{Error, Result};
 /// Largest size and time that eleven octal digits hold.
 const OCTAL_11: u64 = 0o77_777_777_777;
 
+/// What a stream says of modes and times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// What the files have.
+    AsIs,
+    /// Two modes, by whether the owner may execute, and no times.
+    Normalized,
+}
+
 /// The tar stream of a file set.
 #[derive(Debug)]
 pub struct Layout<'a> {
     files: &'a FileSet,
+    policy: Policy,
     /// Where each member starts; one more element for the end of the last.
     starts: Vec<u64>,
 }
@@ -26,6 +37,11 @@ pub struct Layout<'a> {
 impl<'a> Layout<'a> {
     /// Lays out a file set.
     pub fn new(files: &'a FileSet) -> Result<Self> {
+        Self::with(files, Policy::AsIs)
+    }
+
+    /// Lays out a file set, with modes and times by this policy.
+    pub fn with(files: &'a FileSet, policy: Policy) -> Result<Self> {
         let too_large = || Error::failed("the archive would be larger than 16 EiB");
         let mut starts = Vec::with_capacity(files.entries().len() + 1);
         let mut at = 0u64;
@@ -33,13 +49,13 @@ impl<'a> Layout<'a> {
             starts.push(at);
             let content = padded(entry.size).ok_or_else(too_large)?;
             at = content
-                .checked_add(header_len(files, entry))
+                .checked_add(header_len(files, &policy.applied(entry)))
                 .and_then(|len| at.checked_add(len))
                 .ok_or_else(too_large)?;
         }
         starts.push(at);
         at.checked_add(2 * BLOCK).ok_or_else(too_large)?;
-        Ok(Layout { files, starts })
+        Ok(Layout { files, policy, starts })
     }
 
     /// Whether the stream has no members. Even then it has an end.
@@ -49,6 +65,21 @@ impl<'a> Layout<'a> {
 
     fn members_end(&self) -> u64 {
         self.starts.last().copied().unwrap_or(0)
+    }
+}
+
+impl Policy {
+    /// The entry as its header tells it.
+    fn applied(self, entry: &Entry) -> Entry {
+        match self {
+            Policy::AsIs => *entry,
+            Policy::Normalized => {
+                let executable = entry.kind == Kind::Dir || entry.mode & 0o100 != 0;
+                let mut told = *entry;
+                (told.mode, told.mtime, told.mtime_nanos) = (if executable { 0o755 } else { 0o644 }, 0, 0);
+                told
+            }
+        }
     }
 }
 
@@ -69,13 +100,14 @@ impl Stream for Layout<'_> {
         while at < end && at < self.members_end() {
             let entry = &self.files.entries()[index];
             let member = self.starts[index];
-            let header_end = member + header_len(self.files, entry);
+            let stored = self.policy.applied(entry);
+            let header_end = member + header_len(self.files, &stored);
             if at == member {
                 part(Part::Begin(entry))?;
             }
             if at < header_end {
                 scratch.clear();
-                write_header(self.files, entry, scratch);
+                write_header(self.files, &stored, scratch);
                 debug_assert_eq!(scratch.len() as u64, header_end - member);
                 let upto = header_end.min(end);
                 part(Part::Bytes(&scratch[to_usize(at - member)..to_usize(upto - member)]))?;

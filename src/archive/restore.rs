@@ -1,0 +1,111 @@
+//! A normalized archive to a fresh tree and its listing, in one pass: what is written is what was digested.
+//!
+//! Stricter than [`super::unpack`]: only what cache and store write is taken. Files, folders and symbolic links, each path
+//! once, nothing through a link; no hard links, no devices. The caller compares the listing's digest with what it expects
+//! before anybody sees the tree.
+
+use std::path::Path;
+
+use super::codec::Content;
+use super::member::{MemberKind, Members};
+use super::tar::read::TarReader;
+use super::tree::{Attributes, SafePath, Tree, umask};
+use super::writers::{Lines, Writers};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::hash::{Hash, Line, LineKind};
+use crate::text::Shown;
+
+/// Most nodes that an archive may have.
+const MOST_NODES: u64 = 2_000_000;
+
+/// Unpacks into `root`, a new and empty folder; `mtime` is what everything gets. Returns the lines of the listing of what
+/// was written, in no order. Blocks. Content of more bytes than `most` is refused, before it fills the disk.
+pub fn restore(input: Content, root: &Path, mtime: (i64, u32), most: u64, context: &Context) -> Result<Vec<Line>> {
+    let lines = Lines::default();
+    let mut tree = Tree::open(root)?;
+    let mut folders: Vec<SafePath> = Vec::new();
+    let mut others = Vec::new();
+    // The owner's bits stay whatever the umask: whether a file is executable is part of what is restored.
+    let kept = !umask() | 0o700;
+    let attributes = |executable: bool| Attributes {
+        mode: (if executable { 0o755 } else { 0o644 }) & kept,
+        mtime: mtime.0,
+        mtime_nanos: mtime.1,
+        owner: None,
+    };
+    Writers::with(context, Some(&lines), |writers| {
+        let mut reader = TarReader::new(input);
+        // The folder that came last, until something comes that lies in it.
+        let mut open: Option<SafePath> = None;
+        let mut left = most;
+        let mut nodes = 0;
+        while let Some(member) = reader.next_member()? {
+            context.cancel.check()?;
+            nodes += 1;
+            if nodes > MOST_NODES {
+                return Err(Error::refused("the payload has more than 2,000,000 entries"));
+            }
+            let path = SafePath::new(&member.path)?;
+            if path.is_root() {
+                return Err(Error::refused("the payload has an entry that names the folder itself"));
+            }
+            if let Some(folder) = open.take().filter(|folder| !path.is_below(folder)) {
+                others.push(empty_dir(&folder));
+            }
+            let executable = member.mode & 0o100 != 0;
+            match &member.kind {
+                MemberKind::Dir => {
+                    tree.make_dir(&path)?;
+                    folders.push(path.clone());
+                    open = Some(path);
+                }
+                MemberKind::Symlink(text) => {
+                    tree.symlink(&path, text, attributes(true))?;
+                    let (hash, size) = (Hash::of(text), text.len() as u64);
+                    others.push(Line { kind: LineKind::Link, hash, size, path: path.as_bytes().to_vec() });
+                }
+                MemberKind::File => {
+                    left = left.checked_sub(member.size).ok_or_else(|| {
+                        Error::damaged(format_args!("the payload holds more than the {most} bytes that its record states"))
+                    })?;
+                    let (folder, name) = path.split();
+                    let folder = tree.folder(folder)?;
+                    let (name_len, path) = (name.len(), path.as_bytes());
+                    let attributes = attributes(executable);
+                    if member.extents.is_some() {
+                        return Err(strange(path, "is a sparse file"));
+                    }
+                    if member.size <= Writers::SMALL {
+                        let len = usize::try_from(member.size).unwrap_or(0);
+                        writers.small(&folder, path, name_len, attributes, len, |most| reader.take(most))?;
+                    } else {
+                        let whole = [super::tar::Extent { offset: 0, len: member.size }];
+                        let mut large = writers.large(&folder, path, name_len, attributes, member.size)?;
+                        large.fill(&whole, |most| reader.take(most), context)?;
+                    }
+                    context.progress.add(member.size);
+                }
+                MemberKind::HardLink(_) => return Err(strange(path.as_bytes(), "is a hard link")),
+                MemberKind::Special(what) => return Err(strange(path.as_bytes(), &format!("is {what}"))),
+            }
+        }
+        others.extend(open.as_ref().map(empty_dir));
+        writers.settle()
+    })?;
+    // Below before above, so that no time is touched again.
+    folders.sort_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
+    for folder in folders {
+        tree.finish_dir(&folder, attributes(true))?;
+    }
+    lines.add(others);
+    Ok(lines.into_inner())
+}
+
+fn empty_dir(path: &SafePath) -> Line {
+    Line { kind: LineKind::EmptyDir, hash: Hash([0; 32]), size: 0, path: path.as_bytes().to_vec() }
+}
+
+fn strange(path: &[u8], what: &str) -> Error {
+    Error::refused(format_args!("entry `{}` {what}, which no payload of a cache or store has", Shown(path)))
+}

@@ -1,0 +1,306 @@
+//! Everything below a folder, visited by several threads: one folder at a time each, its files where they are found.
+//!
+//! Nothing is followed. `.gitignore` files can be honoured as git does it, but only those inside the folder: rules from
+//! above, of the user or of the repository differ between machines.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::cancel::Cancel;
+use crate::error::{Class, Error, Result};
+use crate::text::Shown;
+
+/// Whether `.gitignore` files count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IgnoreFiles {
+    /// What they exclude is left out.
+    Honour,
+    /// They are files like any other.
+    Keep,
+}
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A folder, and whether there is nothing in it at all.
+    Dir {
+        /// Whether it is empty.
+        empty: bool,
+    },
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A socket, FIFO or device.
+    Special,
+}
+
+/// A node that was met. A folder is met after it was read.
+pub struct Visited<'a> {
+    /// Its path, relative to where the walk began.
+    pub path: &'a [u8],
+    /// The open folder it lies in.
+    pub folder: BorrowedFd<'a>,
+    /// Its name there.
+    pub name: &'a [u8],
+    /// What it is.
+    pub kind: NodeKind,
+    /// What `lstat` says.
+    pub stat: &'a Stat,
+}
+
+/// What to walk.
+pub struct Walk<'a> {
+    /// Where it begins; a link here is followed.
+    pub root: &'a Path,
+    /// Whether `.gitignore` files count.
+    pub ignore_files: IgnoreFiles,
+    /// Paths to leave out, with all below them.
+    pub leave_out: &'a (dyn Fn(&[u8]) -> bool + Sync),
+    /// Asks to stop.
+    pub cancel: &'a Cancel,
+}
+
+/// Visits everything below a folder; returns what the visits gave, in no order. The first error ends it. Blocks.
+///
+/// A folder that cannot be read is an error, one that vanished is of class `Changed`.
+pub fn walk<T: Send>(walk: &Walk<'_>, visit: impl Fn(&Visited<'_>) -> Result<Option<T>> + Sync) -> Result<Vec<T>> {
+    let root = rustix::fs::open(walk.root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| {
+            let class = if errno == Errno::NOENT { Class::NotThere } else { Class::Failed };
+            Error::new(class, format_args!("cannot open the folder `{}`", Shown::path(walk.root)))
+                .caused_by(std::io::Error::from(errno))
+        })?;
+    let first = Job { path: Vec::new(), stat: None, rules: None };
+    let queue = Queue { state: Mutex::new(State { jobs: vec![first], working: 0, error: None }), more: Condvar::new() };
+    let walker = Walker { walk, root: root.as_fd(), queue: &queue, visit: &visit };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let found = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| walker.run())).collect();
+        let mut found = walker.run();
+        for other in others {
+            found.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        found
+    });
+    match queue.state.into_inner().unwrap_or_else(PoisonError::into_inner).error {
+        Some(error) => Err(error),
+        None => Ok(found),
+    }
+}
+
+/// A folder to be read.
+struct Job {
+    path: Vec<u8>,
+    /// What `lstat` said of it; the root is nobody's node.
+    stat: Option<Stat>,
+    rules: Option<Arc<Rules>>,
+}
+
+struct Queue {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+struct State {
+    jobs: Vec<Job>,
+    working: usize,
+    error: Option<Error>,
+}
+
+impl Queue {
+    /// The next folder; `None` when all are read, or one could not be.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if state.error.is_some() {
+                return None;
+            }
+            if let Some(job) = state.jobs.pop() {
+                state.working += 1;
+                return Some(job);
+            }
+            if state.working == 0 {
+                return None;
+            }
+            state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn done(&self, result: Result<Vec<Job>>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.working -= 1;
+        match result {
+            Ok(jobs) => state.jobs.extend(jobs),
+            Err(error) => drop(state.error.get_or_insert(error)),
+        }
+        self.more.notify_all();
+    }
+}
+
+struct Walker<'a, V> {
+    walk: &'a Walk<'a>,
+    root: BorrowedFd<'a>,
+    queue: &'a Queue,
+    visit: &'a V,
+}
+
+impl<V> Walker<'_, V> {
+    fn run<T>(&self) -> Vec<T>
+    where
+        V: Fn(&Visited<'_>) -> Result<Option<T>>,
+    {
+        let mut found = Vec::new();
+        while let Some(job) = self.queue.next() {
+            // Were a visit to panic, the others would wait for this job for ever.
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.folder(&job, &mut found)));
+            match result {
+                Ok(result) => self.queue.done(result),
+                Err(panic) => {
+                    self.queue.done(Err(Error::failed("a walk over files ended unexpectedly")));
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+        found
+    }
+
+    /// Reads one folder, visits what is in it and then itself, and returns the folders in it.
+    fn folder<T>(&self, job: &Job, found: &mut Vec<T>) -> Result<Vec<Job>>
+    where
+        V: Fn(&Visited<'_>) -> Result<Option<T>>,
+    {
+        self.walk.cancel.check()?;
+        let folder = self.open(&job.path)?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&folder).map_err(|errno| unreadable(&job.path, errno))? {
+            let entry = entry.map_err(|errno| unreadable(&job.path, errno))?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                names.push(name.to_vec());
+            }
+        }
+        let rules = self.rules(job, &folder, &names)?;
+        let mut folders = Vec::new();
+        let mut path = job.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        let base = path.len();
+        for name in &names {
+            path.truncate(base);
+            path.extend_from_slice(name);
+            if (self.walk.leave_out)(&path) {
+                continue;
+            }
+            let stat = rustix::fs::statat(&folder, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|errno| unreadable(&path, errno))?;
+            let file_type = FileType::from_raw_mode(stat.st_mode);
+            let is_dir = file_type == FileType::Directory;
+            if rules.as_ref().is_some_and(|rules| rules.excludes(&path, is_dir)) {
+                continue;
+            }
+            let kind = match file_type {
+                FileType::Directory => {
+                    folders.push(Job { path: path.clone(), stat: Some(stat), rules: rules.clone() });
+                    continue;
+                }
+                FileType::RegularFile => NodeKind::File,
+                FileType::Symlink => NodeKind::Symlink,
+                _ => NodeKind::Special,
+            };
+            found.extend((self.visit)(&Visited { path: &path, folder: folder.as_fd(), name, kind, stat: &stat })?);
+        }
+        if let Some(stat) = &job.stat {
+            let kind = NodeKind::Dir { empty: names.is_empty() };
+            let name = job.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            found.extend((self.visit)(&Visited { path: &job.path, folder: folder.as_fd(), name, kind, stat })?);
+        }
+        Ok(folders)
+    }
+
+    fn open(&self, path: &[u8]) -> Result<OwnedFd> {
+        let path_or_dot = if path.is_empty() { b"." } else { path };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(self.root, path_or_dot, flags, Mode::empty()).map_err(|errno| unreadable(path, errno))
+    }
+
+    /// The rules that hold in a folder: those from above and its own.
+    fn rules(&self, job: &Job, folder: &OwnedFd, names: &[Vec<u8>]) -> Result<Option<Arc<Rules>>> {
+        if self.walk.ignore_files == IgnoreFiles::Keep || !names.iter().any(|name| name == b".gitignore") {
+            return Ok(job.rules.clone());
+        }
+        // Like git: a link is not followed.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let shown = || [job.path.as_slice(), b"/.gitignore"].concat();
+        let file = match rustix::fs::openat(folder, ".gitignore", flags, Mode::empty()) {
+            Ok(file) => std::fs::File::from(file),
+            Err(Errno::LOOP | Errno::NXIO) => return Ok(job.rules.clone()),
+            Err(errno) => return Err(unreadable(&shown(), errno)),
+        };
+        if !file.metadata().is_ok_and(|status| status.is_file()) {
+            return Ok(job.rules.clone());
+        }
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut { file }, &mut text).map_err(|error| {
+            Error::failed(format_args!("cannot read `{}`", Shown(&shown()))).caused_by(error)
+        })?;
+        let mut builder = GitignoreBuilder::new("");
+        for line in text.split(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            // A line that is no text or no glob matches nothing, as in git.
+            if let Ok(line) = std::str::from_utf8(line) {
+                let _ = builder.add_line(None, line);
+            }
+        }
+        let own = builder.build().map_err(|error| {
+            Error::failed(format_args!("the rules in `{}` are too large", Shown(&shown()))).caused_by(error)
+        })?;
+        let base = if job.path.is_empty() { 0 } else { job.path.len() + 1 };
+        Ok(Some(Arc::new(Rules { own, base, above: job.rules.clone() })))
+    }
+}
+
+/// The rules of one `.gitignore`, and those of the folders above.
+struct Rules {
+    own: Gitignore,
+    /// Length of the path of the folder that they stand in, with its slash.
+    base: usize,
+    above: Option<Arc<Rules>>,
+}
+
+impl Rules {
+    /// The nearest rule that says anything decides.
+    fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+        let mut next = Some(self);
+        while let Some(rules) = next {
+            let relative = Path::new(std::ffi::OsStr::from_bytes(&path[rules.base..]));
+            match rules.own.matched(relative, is_dir) {
+                ignore::Match::Ignore(_) => return true,
+                ignore::Match::Whitelist(_) => return false,
+                ignore::Match::None => next = rules.above.as_deref(),
+            }
+        }
+        false
+    }
+}
+
+fn unreadable(path: &[u8], errno: Errno) -> Error {
+    let shown = if path.is_empty() { &b"."[..] } else { path };
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
+            Error::new(Class::Changed, format_args!("`{}` changed while files were read", Shown(shown)))
+                .hint("make sure that nothing writes to these folders meanwhile, and try again")
+        }
+        errno => {
+            Error::failed(format_args!("cannot read `{}`", Shown(shown))).caused_by(std::io::Error::from(errno))
+        }
+    }
+}

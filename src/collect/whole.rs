@@ -1,0 +1,83 @@
+//! A whole folder, or a single file, as a file set: what cache and store keep.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType};
+
+use super::fileset::{FileSet, Kind, Status};
+use super::stat::status;
+use super::walk::{IgnoreFiles, NodeKind, Visited, Walk, walk};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::text::{Count, Shown};
+
+/// Every file, link and folder below `root`, whatever its name; or, with `only`, this one file in it.
+///
+/// Names of one file are files of their own, since what is restored shares nothing. Special files are left out and told
+/// of. Reads no content. Blocks.
+pub fn whole_tree(root: &Path, only: Option<&OsStr>, cancel: &Cancel) -> Result<(FileSet, Vec<String>)> {
+    let mut set = FileSet::default();
+    if let Some(name) = only {
+        let folder = std::fs::File::open(root)
+            .map_err(|error| Error::failed(format_args!("cannot open `{}`", Shown::path(root))).caused_by(error))?;
+        let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| {
+            Error::failed(format_args!("cannot read `{}`", Shown(name.as_bytes()))).caused_by(std::io::Error::from(errno))
+        })?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::refused(format_args!("`{}` is no regular file", Shown(name.as_bytes()))));
+        }
+        let stored = set.add_name(name.as_bytes())?;
+        set.add(stored, Status { inode: None, ..status(&stat, Kind::File, None) });
+        return Ok((set, Vec::new()));
+    }
+    let everything = |_: &[u8]| false;
+    let plan = Walk { root, ignore_files: IgnoreFiles::Keep, leave_out: &everything, cancel };
+    let mut special = Vec::new();
+    for (path, status) in walk(&plan, |visited| Ok(Some((visited.path.to_vec(), look(visited)?))))? {
+        match status {
+            Some(status) => {
+                let name = set.add_name(&path)?;
+                set.add(name, status);
+            }
+            None => special.push(path),
+        }
+    }
+    set.finish();
+    Ok((set, special_warning(special)))
+}
+
+/// What becomes of a node; `None` for a special file.
+fn look(visited: &Visited<'_>) -> Result<Option<Status>> {
+    let (kind, text) = match visited.kind {
+        NodeKind::Dir { .. } => (Kind::Dir, None),
+        NodeKind::File => (Kind::File, None),
+        NodeKind::Symlink => (Kind::Symlink, Some(link_text(visited)?.into_boxed_slice())),
+        NodeKind::Special => return Ok(None),
+    };
+    Ok(Some(Status { inode: None, ..status(visited.stat, kind, text) }))
+}
+
+/// The text of a symbolic link that was met.
+pub(crate) fn link_text(visited: &Visited<'_>) -> Result<Vec<u8>> {
+    rustix::fs::readlinkat(visited.folder, visited.name, Vec::new()).map(std::ffi::CString::into_bytes).map_err(|errno| {
+        Error::failed(format_args!("cannot read the link `{}`", Shown(visited.path)))
+            .caused_by(std::io::Error::from(errno))
+    })
+}
+
+/// The one warning about special files.
+pub(crate) fn special_warning(mut special: Vec<Vec<u8>>) -> Vec<String> {
+    if special.is_empty() {
+        return Vec::new();
+    }
+    special.sort();
+    let named: Vec<_> = special.iter().take(3).map(|path| format!("`{}`", Shown(path))).collect();
+    let more = if special.len() > named.len() { ", …" } else { "" };
+    vec![format!(
+        "left out {} (sockets, FIFOs and devices are neither kept nor hashed): {}{more}",
+        Count(special.len() as u64, "special file"),
+        named.join(", ")
+    )]
+}

@@ -1,0 +1,183 @@
+//! An artifact to a payload: archived, compressed and digested in one pass.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::archive::codec::Codec;
+use crate::archive::pack::{Digests, pack_and_digest};
+use crate::archive::source::Source;
+use crate::archive::tar::layout::{Layout, Policy};
+use crate::cancel::Cancel;
+use crate::collect::{FileSet, Kind, leads_out, links_warning, whole_tree};
+use crate::context::Context;
+use crate::entry::{Encoding, Output, Payload, RootKind, sync_file};
+use crate::error::{Class, Error, IoContext, Result};
+use crate::hash::{Hash, Hasher, Line, LineKind, Listing, ListingKind, escape};
+use crate::text::Shown;
+
+/// An artifact on disk, looked at but not read.
+pub struct Artifact {
+    /// The folder that its names are relative to.
+    pub root: PathBuf,
+    /// Its files.
+    pub files: FileSet,
+    /// Whether it is a folder or a file.
+    pub kind: RootKind,
+    /// Its name, escaped.
+    pub name: String,
+    /// When its newest file was changed, seconds since 1970.
+    pub newest: i64,
+    /// What the user should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Artifact {
+    /// Looks at an artifact. A link as the last part of its path is followed, links in it are not. Class `Refused` when there
+    /// is nothing, or when one of `not_in` lies in it.
+    pub fn look(path: &Path, not_in: &[PathBuf], cancel: &Cancel) -> Result<Artifact> {
+        let shown = Shown::path(path);
+        let refused = |why: &str| Error::refused(format_args!("`{shown}` {why}"));
+        let status = match std::fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(refused("does not exist").hint("build it first, and name it with --source"));
+            }
+            other => other.or_fail(|| format!("cannot read `{shown}`"))?,
+        };
+        let real = path.canonicalize().or_fail(|| format!("cannot read `{shown}`"))?;
+        let inside = |own: &PathBuf| own.canonicalize().is_ok_and(|own| own.starts_with(&real));
+        if let Some(own) = not_in.iter().find(|own| inside(own)) {
+            return Err(refused(&format!("contains `{}`, which is no part of an artifact", Shown::path(own)))
+                .hint("name the folder of the build's output alone"));
+        }
+        let (root, only, kind): (PathBuf, Option<OsString>, _) = if status.is_dir() {
+            (real.clone(), None, RootKind::Dir)
+        } else if status.is_file() {
+            let parent = real.parent().unwrap_or(Path::new("/")).to_owned();
+            (parent, real.file_name().map(OsString::from), RootKind::File)
+        } else {
+            return Err(refused("is neither a folder nor a file"));
+        };
+        let (files, mut warnings) = whole_tree(&root, only.as_deref(), cancel)?;
+        let (mut newest, mut leading_out) = (i64::MIN, 0);
+        for entry in files.entries() {
+            match entry.kind {
+                Kind::File => newest = newest.max(entry.mtime),
+                Kind::Symlink => {
+                    leading_out += u64::from(leads_out(files.name(entry), files.link_text(entry)));
+                }
+                _ => {}
+            }
+        }
+        if leading_out > 0 {
+            warnings.push(links_warning(leading_out));
+        }
+        let typed = path.file_name().or(real.file_name()).unwrap_or_default();
+        Ok(Artifact { root, files, kind, name: escape::escape(typed.as_encoded_bytes()), newest, warnings })
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.entries().iter().map(|entry| entry.size).sum()
+    }
+
+    /// Its listing, once the content of every file that has some was digested.
+    pub fn listing(&self, digests: Vec<(usize, Hash)>) -> Result<Listing> {
+        let entries = self.files.entries();
+        let mut hashes: Vec<Option<Hash>> = vec![None; entries.len()];
+        for (index, hash) in digests {
+            hashes[index] = Some(hash);
+        }
+        let empty = Hash::of(b"");
+        let mut lines = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let path = self.files.name(entry);
+            let (kind, hash, size) = match entry.kind {
+                Kind::Dir => {
+                    let next = entries.get(index + 1).map(|next| self.files.name(next));
+                    let filled = next.and_then(|next| next.strip_prefix(path)).is_some_and(|rest| rest.starts_with(b"/"));
+                    if filled {
+                        continue;
+                    }
+                    (LineKind::EmptyDir, Hash([0; 32]), 0)
+                }
+                Kind::Symlink => {
+                    let text = self.files.link_text(entry);
+                    (LineKind::Link, Hash::of(text), text.len() as u64)
+                }
+                Kind::File | Kind::HardLink => {
+                    let hash = if entry.size == 0 { Some(empty) } else { hashes[index] };
+                    let hash = hash.ok_or_else(|| {
+                        Error::new(Class::Changed, format_args!("`{}` was not read to its end", Shown(path)))
+                    })?;
+                    let kind = if entry.mode & 0o100 != 0 { LineKind::Executable } else { LineKind::File };
+                    (kind, hash, entry.size)
+                }
+            };
+            let path = if self.kind == RootKind::File { b"." } else { path };
+            lines.push(Line { kind, hash, size, path: path.to_vec() });
+        }
+        let kind = match self.kind {
+            RootKind::Dir => ListingKind::Dir,
+            RootKind::File => ListingKind::File,
+        };
+        Ok(Listing::new(kind, lines))
+    }
+
+    /// What came out, as metadata tell it.
+    pub fn output(&self, listing: &Listing) -> Output {
+        output(listing, self.kind, self.name.clone())
+    }
+}
+
+/// What a listing says, as metadata tell it.
+pub fn output(listing: &Listing, root: RootKind, name: String) -> Output {
+    Output {
+        tree: listing.digest(),
+        root,
+        name,
+        files: listing.count(&[LineKind::File, LineKind::Executable]),
+        links: listing.count(&[LineKind::Link]),
+        empty_dirs: listing.count(&[LineKind::EmptyDir]),
+        bytes: listing.bytes(),
+    }
+}
+
+/// Archives an artifact into a new file, and makes it durable. Returns what was written and the listing of what went in.
+pub fn payload(
+    artifact: &Artifact,
+    encoding: Encoding,
+    place: &Path,
+    context: &Context,
+) -> Result<(Payload, Listing)> {
+    let doing = || format!("cannot write `{}`", Shown::path(place));
+    let codec = Codec::new(encoding.format(), None)?;
+    let layout = Layout::with(&artifact.files, Policy::Normalized)?;
+    let source = Source::new(&artifact.root, &artifact.files)?;
+    let digests = Digests::of(&artifact.files);
+    let mut file = Hashing { file: File::create(place).or_fail(doing)?, hasher: Hasher::new() };
+    let bytes = pack_and_digest(&layout, &source, codec, &mut file, Some(&digests), context)?;
+    let sha256 = file.hasher.finish();
+    sync_file(&file.file)?;
+    let listing = artifact.listing(digests.into_found())?;
+    Ok((Payload { encoding, sha256, bytes }, listing))
+}
+
+/// Digests what is written.
+struct Hashing {
+    file: File,
+    hasher: Hasher,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,177 @@
+//! How an entry appears: content first, then its metadata by one rename, each made durable before the next.
+
+use std::fs::{self, File, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags};
+
+use super::lock::{Hold, LOCK_WAIT, is_at, wait_lock};
+use super::staging::{random_name, sync_dir, sync_file};
+use super::{Home, HomeKind, Record, Staging, open};
+use crate::cancel::Cancel;
+use crate::error::{Error, IoContext, Result};
+use crate::hash::Hash;
+use crate::text::Shown;
+
+/// What became of an entry that was to appear.
+#[derive(Debug)]
+pub enum Published {
+    /// There was none of this name.
+    New,
+    /// One with the same output was there, and stays.
+    Same,
+    /// One with another output was there; it was replaced. Its metadata.
+    Replaced(Box<Record>),
+}
+
+/// Publishes an entry whose content lies at `content` in the staging folder, and is durable: a payload's file, or a folder
+/// of files. Blocks, and waits for another process that publishes the same entry.
+pub fn publish(home: &Home, staging: &Staging, record: &Record, content: &Path, cancel: &Cancel) -> Result<Published> {
+    let name = record.name(home.kind());
+    make_durable_shard(home, &name)?;
+    match home.kind() {
+        HomeKind::Cache => publish_payload(home, staging, record, &name, content, cancel),
+        HomeKind::Store => publish_tree(home, staging, record, &name, content, cancel),
+    }
+}
+
+fn publish_payload(
+    home: &Home,
+    staging: &Staging,
+    record: &Record,
+    name: &Hash,
+    content: &Path,
+    cancel: &Cancel,
+) -> Result<Published> {
+    let folder = home.folder(name);
+    let doing = || format!("cannot publish in `{}`", Shown::path(&folder));
+    let _held = hold_folder(&folder, cancel)?;
+    // What is damaged is replaced like what is not there.
+    let before = open(home, name).unwrap_or(None).map(|opened| opened.record);
+    if before.as_ref().is_some_and(|before| before.output == record.output) {
+        return Ok(Published::Same);
+    }
+    let Some(payload) = &record.payload else { return Err(Error::failed("an entry of a cache has a payload")) };
+    let file = payload.file();
+    let place = folder.join(&file);
+    if place.is_dir() {
+        // Damage: a payload is a file.
+        fs::rename(&place, staging.join("in-the-way")).or_fail(doing)?;
+    }
+    fs::rename(content, &place).or_fail(doing)?;
+    sync_dir(&folder)?;
+    commit(home, staging, record, name)?;
+    for other in super::home::list(&folder)? {
+        if other != file {
+            // Moved first: whoever has it open reads on, and a folder in its place goes as well.
+            fs::rename(folder.join(&other), staging.join(&random_name())).or_fail(doing)?;
+        }
+    }
+    Ok(match before {
+        None => Published::New,
+        Some(before) if before.output.tree == record.output.tree => Published::Same,
+        Some(before) => Published::Replaced(Box::new(before)),
+    })
+}
+
+fn publish_tree(
+    home: &Home,
+    staging: &Staging,
+    record: &Record,
+    name: &Hash,
+    content: &Path,
+    cancel: &Cancel,
+) -> Result<Published> {
+    let folder = home.folder(name);
+    let doing = || format!("cannot publish `{}`", Shown::path(&folder));
+    // Held from before it has its name: nobody takes a tree for debris that is about to be an entry.
+    let held = File::open(content).or_fail(doing)?;
+    wait_lock(&held, Hold::Exclusive, content, LOCK_WAIT, cancel)?;
+    loop {
+        cancel.check()?;
+        match rustix::fs::renameat_with(CWD, content, CWD, &folder, RenameFlags::NOREPLACE) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(errno).or_fail(doing),
+        }
+        // Somebody publishes the same, or was killed while doing so, or has done it.
+        let Ok(there) = File::open(&folder) else {
+            if fs::symlink_metadata(&folder).is_ok_and(|status| !status.is_dir()) {
+                fs::rename(&folder, staging.join(&random_name())).or_fail(doing)?;
+            }
+            continue;
+        };
+        wait_lock(&there, Hold::Exclusive, &folder, LOCK_WAIT, cancel)?;
+        if !is_at(&there, &folder) {
+            continue;
+        }
+        if open(home, name).is_ok_and(|opened| opened.is_some()) {
+            return Ok(Published::Same);
+        }
+        remove_metadata(home, name, staging)?;
+        fs::rename(&folder, staging.join(&random_name())).or_fail(doing)?;
+    }
+    sync_dir(&home.shard(name))?;
+    commit(home, staging, record, name)?;
+    Ok(Published::New)
+}
+
+/// The rename that makes an entry visible.
+fn commit(home: &Home, staging: &Staging, record: &Record, name: &Hash) -> Result<()> {
+    let doing = || format!("cannot write the metadata of {}", name.short());
+    let staged = staging.join("metadata.json");
+    let mut file = File::options().write(true).create(true).truncate(true).open(&staged).or_fail(doing)?;
+    file.write_all(&record.text(home.kind())).or_fail(doing)?;
+    file.set_permissions(Permissions::from_mode(0o444)).or_fail(doing)?;
+    sync_file(&file)?;
+    let place = home.metadata(name);
+    if place.is_dir() {
+        fs::rename(&place, staging.join(&random_name())).or_fail(doing)?;
+    }
+    fs::rename(&staged, &place).or_fail(doing)?;
+    sync_dir(&home.shard(name))
+}
+
+/// Takes metadata out of the way that names nothing whole.
+fn remove_metadata(home: &Home, name: &Hash, staging: &Staging) -> Result<()> {
+    match fs::rename(home.metadata(name), staging.join(&random_name())) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.or_fail(|| format!("cannot replace the metadata of {}", name.short())),
+    }
+}
+
+/// Makes an entry's folder, and holds it against everybody who would change it.
+fn hold_folder(folder: &Path, cancel: &Cancel) -> Result<File> {
+    let doing = || format!("cannot make `{}`", Shown::path(folder));
+    loop {
+        cancel.check()?;
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            other => other.or_fail(doing)?,
+        }
+        // Somebody who cleans up may have been quicker.
+        let held = match File::open(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            other => other.or_fail(doing)?,
+        };
+        if !held.metadata().or_fail(doing)?.is_dir() {
+            return Err(Error::damaged(format_args!("`{}` is in the way of an entry", Shown::path(folder)))
+                .hint("remove it; it is none of ours"));
+        }
+        wait_lock(&held, Hold::Exclusive, folder, LOCK_WAIT, cancel)?;
+        if is_at(&held, folder) {
+            return Ok(held);
+        }
+    }
+}
+
+fn make_durable_shard(home: &Home, name: &Hash) -> Result<()> {
+    let shard: PathBuf = home.shard(name);
+    match fs::create_dir(&shard) {
+        Ok(()) => sync_dir(home.root()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error).or_fail(|| format!("cannot make `{}`", Shown::path(&shard))),
+    }
+}

@@ -1,0 +1,124 @@
+//! How an entry goes: its metadata first, by a rename, then its content; never while somebody reads or writes it.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::lock::{Hold, is_at, try_lock};
+use super::open::{Opened, open, open_plain};
+use super::staging::{random_name, remove_tree, sync_dir};
+use super::{Home, Staging};
+use crate::error::{IoContext, Result};
+use crate::hash::Hash;
+use crate::text::Shown;
+
+/// What became of an entry that was to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// Somebody reads or writes it.
+    InUse,
+    /// A second look, under the lock, said that it is to stay.
+    Kept,
+    /// It was gone already.
+    Gone,
+}
+
+/// Whether readers hold an entry back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// What is being read stays.
+    Spare,
+    /// Who reads has it open, and reads on: for payloads, not for files that lie as they are.
+    LetFinish,
+}
+
+/// Removes an entry: once this returns `Removed`, no new reader gets it. `still` looks again under the lock.
+pub fn remove(home: &Home, name: &Hash, readers: Readers, still: impl Fn() -> Result<bool>) -> Result<Removal> {
+    let doing = || format!("cannot remove entry {}", name.short());
+    let folder = home.folder(name);
+    let (metadata_path, staging) = (home.metadata(name), Staging::new(home)?);
+    let held = open_folder(&folder)?;
+    if let Some(held) = &held
+        && (!try_lock(held, Hold::Exclusive)? || !is_at(held, &folder))
+    {
+        return Ok(Removal::InUse);
+    }
+    let Ok(metadata) = open_plain(&metadata_path) else {
+        // A link in its place: damage, which goes with the rest.
+        fs::rename(&metadata_path, staging.join(&random_name())).or_fail(doing)?;
+        return Ok(Removal::Removed);
+    };
+    let Some(metadata) = metadata else { return Ok(Removal::Gone) };
+    if readers == Readers::Spare && !try_lock(&metadata, Hold::Exclusive)? {
+        return Ok(Removal::InUse);
+    }
+    if !is_at(&metadata, &metadata_path) {
+        return Ok(Removal::InUse);
+    }
+    if !still()? {
+        return Ok(Removal::Kept);
+    }
+    fs::rename(&metadata_path, staging.join("metadata.json")).or_fail(doing)?;
+    sync_dir(&home.shard(name))?;
+    if held.is_some() {
+        fs::rename(&folder, staging.join("content")).or_fail(doing)?;
+    }
+    drop((metadata, held));
+    remove_tree(staging.path()).or_fail(doing)?;
+    Ok(Removal::Removed)
+}
+
+/// Removes what lies where an entry's content would, without metadata: what a crash left. False when somebody publishes
+/// there, or has.
+pub fn remove_orphan(home: &Home, name: &Hash) -> Result<bool> {
+    let doing = || format!("cannot remove what a crash left of entry {}", name.short());
+    let folder = home.folder(name);
+    let Some(held) = open_folder(&folder)? else { return Ok(false) };
+    if !try_lock(&held, Hold::Exclusive)? || !is_at(&held, &folder) {
+        return Ok(false);
+    }
+    if fs::symlink_metadata(home.metadata(name)).is_ok() {
+        return Ok(false);
+    }
+    let staging = Staging::new(home)?;
+    fs::rename(&folder, staging.join("content")).or_fail(doing)?;
+    remove_tree(staging.path()).or_fail(doing)?;
+    Ok(true)
+}
+
+/// Moves a damaged entry out of sight, unless it was replaced meanwhile: `seen` is what proved to be damaged, or nothing
+/// when it could not even be opened. Best effort in a cache that may not be written.
+pub fn quarantine(home: &Home, name: &Hash, seen: Option<&Opened>) -> Result<bool> {
+    let (folder, path) = (home.folder(name), home.metadata(name));
+    let held = open_folder(&folder)?;
+    if let Some(held) = &held
+        && !try_lock(held, Hold::Exclusive)?
+    {
+        return Ok(false);
+    }
+    let still = match seen {
+        Some(opened) => opened.is_current(&path),
+        None => open(home, name).is_err(),
+    };
+    if !still {
+        return Ok(false);
+    }
+    let place = home.quarantine().join(format!("{name}-{}", random_name()));
+    let doing = || format!("cannot move the damaged entry {} away", name.short());
+    fs::create_dir_all(&place).or_fail(doing)?;
+    fs::rename(&path, place.join("metadata.json")).or_fail(doing)?;
+    if held.is_some() {
+        fs::rename(&folder, place.join("content")).or_fail(doing)?;
+    }
+    Ok(true)
+}
+
+fn open_folder(folder: &Path) -> Result<Option<File>> {
+    match File::open(folder) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error).or_fail(|| format!("cannot open `{}`", Shown::path(folder))),
+    }
+}
