@@ -1,10 +1,14 @@
 //! The command line: clap types and help text, nothing else.
 
+pub mod entries;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use self::entries::{CacheCommand, GC_EXAMPLES, GcArgs, StoreCommand};
 
 /// Move tens of thousands of files between Buildkite steps as one artifact
 #[derive(Debug, Parser)]
@@ -53,6 +57,12 @@ pub enum Command {
     /// Look into an index of chunks (.catar.caibx), and check what it names
     #[command(subcommand)]
     Index(IndexCommand),
+    /// Keep what was built under a key of everything that went into it, and find it again
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Keep artifacts under a hash of what went in and what came out
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Remove what nobody needs any more
     #[command(subcommand)]
     Gc(GcCommand),
@@ -227,6 +237,15 @@ pub enum GcCommand {
     /// Remove chunks from a store that no kept index names
     #[command(after_long_help = GC_CHUNKS_EXAMPLES)]
     Chunks(GcChunks),
+    /// Remove entries of the cache that were not used lately
+    #[command(after_long_help = GC_EXAMPLES)]
+    Cache(GcArgs),
+    /// Remove artifacts from the store that nothing refers to
+    #[command(after_long_help = GC_EXAMPLES)]
+    Store(GcArgs),
+    /// Clean up the cache, then the store
+    #[command(after_long_help = GC_EXAMPLES)]
+    All(GcArgs),
 }
 
 /// `monofo gc chunks`.
@@ -273,8 +292,9 @@ pub enum HookPhase {
 }
 
 const EXIT_CODES: &str = "\
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 no such artifact or file, 5 files changed while they were \
-packed, 6 refused for safety, 7 damaged data, 8 transport or chunk store unusable, 130 or 143 interrupted
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 no such artifact, file or entry, 4 workspace invalid, 5 files \
+changed meanwhile, 6 refused for safety, 7 damaged data, 8 transport, chunk store or remote unusable, 9 lock not obtained, 130 \
+or 143 interrupted
 
 Where artifacts go: MONOFO_ARTIFACTS is `agent` (default inside a Buildkite job), file:///dir, s3://bucket/prefix or \
 gs://bucket/prefix (default outside a job: the folder .monofo/artifacts)";

@@ -30,6 +30,11 @@ impl Env {
         self.0.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
+    /// The value of a variable as it is, also an empty one.
+    pub fn raw(&self, name: &str) -> Option<OsString> {
+        self.0.get(name).cloned()
+    }
+
     /// Whether a switch is on: set, and not `0`, `false` or empty.
     pub fn switch(&self, name: &str) -> bool {
         self.text(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))

@@ -168,6 +168,25 @@ impl Report {
         self.state().verb = Some(verb);
     }
 
+    /// Gives the summary a schema of its own: `{ "schema", "ok", "error", "warnings", … }`, for commands that move no
+    /// artifacts. `error` then has the exit status as its `code`.
+    pub fn schema(&self, schema: &'static str) {
+        self.state().summary.schema(schema);
+    }
+
+    /// What was asked for, on stdout, unless a JSON document is wanted there.
+    pub fn answer(&self, text: impl Display) -> crate::error::Result<()> {
+        if self.mode.json {
+            return Ok(());
+        }
+        let mut state = self.state();
+        match writeln!(state.stdout, "{text}").and_then(|()| state.stdout.flush()) {
+            // Whoever reads only the first lines has read enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|error| Error::failed("cannot print the answer").caused_by(error)),
+        }
+    }
+
     /// Begins a block of `count` artifacts: the heading of a log group in a job, nothing elsewhere.
     pub fn begin_block(&self, verb: Verb, count: usize) {
         let mut state = self.state();

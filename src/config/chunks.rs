@@ -96,7 +96,7 @@ pub fn nearby(env: &Env, cancel: &Cancel, distant: bool) -> Result<(Option<Cache
 }
 
 /// `$XDG_CACHE_HOME/monofo`, else `~/.cache/monofo`.
-fn user_cache(env: &Env) -> Option<PathBuf> {
+pub(super) fn user_cache(env: &Env) -> Option<PathBuf> {
     let base = env.path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     Some(base.or_else(|| Some(env.path("HOME")?.join(".cache")))?.join("monofo"))
 }

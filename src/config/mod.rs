@@ -4,6 +4,7 @@
 //! it reads JSON so that every mistake is told with its place. [`pipeline`] reads a whole pipeline file.
 
 pub mod chunks;
+pub mod entries;
 pub mod fields;
 pub mod listing;
 pub mod mistakes;

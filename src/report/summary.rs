@@ -9,6 +9,8 @@ use crate::report::Severity;
 /// Collects what is reported. The keys of the document are documented at [`Report::finish`](super::Report::finish).
 #[derive(Debug, Default)]
 pub(super) struct Summary {
+    /// The schema of a document of its own, for commands that do not move artifacts.
+    schema: Option<&'static str>,
     artifacts: Vec<Value>,
     warnings: Vec<String>,
     error: Option<Value>,
@@ -39,11 +41,29 @@ impl Summary {
         self.error = Some(describe(error));
     }
 
+    pub(super) fn schema(&mut self, schema: &'static str) {
+        self.schema = Some(schema);
+    }
+
     pub(super) fn section(&mut self, key: &'static str, content: Value) {
         self.sections.push((key, content));
     }
 
     pub(super) fn document(&self, command: Option<&str>, status: u8) -> Value {
+        if let Some(schema) = self.schema {
+            let mut document = json!({ "schema": schema, "ok": status == 0 });
+            if let Some(error) = &self.error {
+                document["error"] = error.clone();
+                document["error"]["code"] = json!(status);
+            }
+            if !self.warnings.is_empty() {
+                document["warnings"] = json!(self.warnings);
+            }
+            for (key, content) in &self.sections {
+                document[*key] = content.clone();
+            }
+            return document;
+        }
         let mut document = json!({
             "command": command,
             "status": status,

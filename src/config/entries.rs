@@ -1,0 +1,190 @@
+//! The environment and the workspace into cache, store and what decides about them.
+//!
+//! | variable | meaning | when it is not set |
+//! |---|---|---|
+//! | `MONOFO_CACHE_DIR` | the keyed cache | `.meta-cache` at the workspace's root; in a job the user's cache folder |
+//! | `MONOFO_STORE_DIR` | the content-addressed store | `.meta-store` there; in a job the user's cache folder |
+//! | `MONOFO_CACHE_FORMAT` | how payloads are compressed: `tar.lz4` or `tar.zst` | `tar.lz4` |
+//! | `MONOFO_CACHE_SALT` | a deliberate fresh start: a part of every key | empty |
+//! | `MONOFO_GC_AUTO` | whether `cache build` cleans up once a day | yes |
+//! | `MONOFO_REMOTE` | where entries are shared; `--remote` wins | none |
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::cancel::Cancel;
+use crate::config::chunks::user_cache;
+use crate::config::workspace;
+use crate::engine::entries::target::Guards;
+use crate::engine::keys::{Computed, KeyRequest, compute};
+use crate::entry::{Encoding, Home, HomeKind, StatCache};
+use crate::env::Env;
+use crate::error::{Class, Error, Result};
+use crate::key::{ComponentName, Workspace};
+use crate::location::Location;
+use crate::remote::{Remote, Scopes};
+use crate::text::Shown;
+
+/// Cache, store and workspace of a command.
+pub struct Keeping {
+    /// The workspace.
+    pub workspace: Workspace,
+    /// The cache; it may not exist yet.
+    pub cache: Home,
+    /// The store; it may not exist yet.
+    pub store: Home,
+    /// How payloads are compressed.
+    pub encoding: Encoding,
+    /// Where entries are written and read in a remote.
+    pub scopes: Scopes,
+    env: Env,
+    /// The current folder, absolute.
+    directory: PathBuf,
+}
+
+/// What a command works with, in the workspace around a folder.
+pub fn keeping(env: &Env, directory: &Path) -> Result<Keeping> {
+    let workspace = workspace::find(directory)?;
+    let folder = |variable: &str, usual: &str, of_user: &str| -> Result<PathBuf> {
+        if let Some(path) = env.path(variable) {
+            return match Location::parse(&path).map_err(|error| error.context(format!("{variable} is wrong")))? {
+                Location::Folder(path) => Ok(directory.join(path)),
+                _ => Err(Error::usage(format_args!("{variable} is a folder of this machine, and nothing else"))
+                    .hint("name a folder; --remote is what shares entries")),
+            };
+        }
+        // The agent cleans the checkout before every job, and with it all that lies there.
+        match user_cache(env).filter(|_| env.in_job()) {
+            Some(cache) => Ok(cache.join(of_user)),
+            None => Ok(workspace.root.join(usual)),
+        }
+    };
+    let encoding = match env.text("MONOFO_CACHE_FORMAT") {
+        None => Encoding::default(),
+        Some(word) => Encoding::parse(word).ok_or_else(|| {
+            Error::usage(format_args!("MONOFO_CACHE_FORMAT names no format of payloads: `{}`", word.escape_debug()))
+                .hint("set it to tar.lz4 or tar.zst, or unset it")
+        })?,
+    };
+    Ok(Keeping {
+        cache: Home::new(folder("MONOFO_CACHE_DIR", ".meta-cache", "keyed")?, HomeKind::Cache),
+        store: Home::new(folder("MONOFO_STORE_DIR", ".meta-store", "store")?, HomeKind::Store),
+        encoding,
+        scopes: Scopes::of(env)?,
+        env: env.clone(),
+        directory: directory.to_owned(),
+        workspace,
+    })
+}
+
+impl Keeping {
+    /// The remote that a flag names, else the environment's, if there is one.
+    pub fn remote(&self, flag: Option<&OsStr>, cancel: &Cancel) -> Result<Option<Remote>> {
+        let text = flag.map(OsStr::to_owned).or_else(|| Some(self.env.path("MONOFO_REMOTE")?.into_os_string()));
+        let Some(text) = text else { return Ok(None) };
+        let named = if flag.is_some() { "--remote" } else { "MONOFO_REMOTE" };
+        let wrong = |error: Error| error.context(format_args!("{named} is wrong"));
+        let location = Location::parse(&text).map_err(wrong)?;
+        Remote::open(&location, self.scopes.clone(), &self.env, cancel).map(Some).map_err(wrong)
+    }
+
+    /// The component that a command names. One that the manifest does not have is found out when its key is computed.
+    pub fn component(&self, name: &str) -> Result<ComponentName> {
+        ComponentName::new(name)
+    }
+
+    /// The key of a component. What it read is remembered in the cache, so that it need not be read again.
+    pub fn key(&self, name: &ComponentName, inputs: &[String], cancel: &Cancel) -> Result<Computed> {
+        // One that holds something else is not touched, and known to nobody.
+        let known = if self.cache.exists()? { StatCache::load(&self.cache) } else { self.new_stat_cache() };
+        let own = [self.cache.root().to_owned(), self.store.root().to_owned()];
+        let variable = |name: &str| self.env.raw(name);
+        let request = KeyRequest {
+            workspace: &self.workspace,
+            inputs,
+            pinned: &BTreeMap::new(),
+            variable: &variable,
+            salt: self.env.text("MONOFO_CACHE_SALT").unwrap_or(""),
+            own: &own,
+            known: &known,
+            cancel,
+        };
+        let computed = compute(&request, name)?;
+        known.save();
+        Ok(computed)
+    }
+
+    /// Remembers into a cache that is made now. Where that cannot be, nothing is remembered.
+    fn new_stat_cache(&self) -> StatCache {
+        match self.cache.create() {
+            Ok(()) => StatCache::load(&self.cache),
+            Err(_) => StatCache::default(),
+        }
+    }
+
+    /// Where a component's artifact lies: what the user named, else its `outputs`.
+    pub fn artifact(&self, name: &ComponentName, named: Option<&Path>, flag: &str) -> Result<PathBuf> {
+        if let Some(path) = named {
+            return Ok(path.to_owned());
+        }
+        let component = self.workspace.components.get(name);
+        match component.and_then(|component| Some(component.path.join(component.outputs.as_ref()?))) {
+            Some(path) => Ok(self.workspace.root.join(path)),
+            None => Err(Error::usage(format_args!("nothing says where the artifact of `{name}` is"))
+                .hint(format_args!("give {flag} PATH, or set `outputs` in manifests/components.yaml"))),
+        }
+    }
+
+    /// What no artifact may contain: cache, store, and the workspace's history.
+    pub fn not_in_artifacts(&self) -> Vec<PathBuf> {
+        vec![self.cache.root().to_owned(), self.store.root().to_owned(), self.workspace.root.join(".git")]
+    }
+
+    /// What is never replaced.
+    pub fn guards(&self) -> Guards {
+        Guards {
+            workspace: self.workspace.root.clone(),
+            home: self.env.path("HOME"),
+            own: vec![self.cache.root().to_owned(), self.store.root().to_owned()],
+        }
+    }
+
+    /// Whether `cache build` cleans up now and then.
+    pub fn cleans_up(&self) -> bool {
+        self.env.text("MONOFO_GC_AUTO").is_none() || self.env.switch("MONOFO_GC_AUTO")
+    }
+
+    /// The folder that the command was started in.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+/// A hash as a user names it: all its digits or the first ones. Class `NotThere` when nothing begins like it, `Usage` when
+/// several do.
+pub fn resolve(home: &Home, text: &str) -> Result<crate::hash::Hash> {
+    use crate::hash::{Hash, SHORTEST_PREFIX};
+    if let Some(hash) = Hash::parse(text) {
+        return Ok(hash);
+    }
+    let digits = text.len() < 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    if !digits || text.len() < SHORTEST_PREFIX {
+        return Err(Error::usage(format_args!("`{shown}` is not a hash"))
+            .hint("give its 64 lower-case hexadecimal digits, or the first 6 or more of them"));
+    }
+    match home.matching(text)?.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let place = Shown::path(home.root()).to_string();
+            Err(Error::new(Class::NotThere, format_args!("nothing in `{place}` begins with {shown}"))
+                .hint(format_args!("see `monofo {} list`", home.kind().word())))
+        }
+        several => {
+            let named: Vec<_> = several.iter().take(5).map(ToString::to_string).collect();
+            Err(Error::usage(format_args!("{} entries begin with {shown}: {}", several.len(), named.join(", ")))
+                .hint("give more digits"))
+        }
+    }
+}
