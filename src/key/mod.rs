@@ -1,12 +1,14 @@
 //! What decides whether something that was built before can be used again: the record of all inputs, and its digest, the key.
 //!
-//! [`KeyRecord`] is the record; [`component`] is what a workspace's manifest says about its components. Both are plain
-//! data: reading manifests is `config`'s, hashing sources the engine's.
+//! [`KeyRecord`] is the record; [`component`] is what a workspace's manifest says about its components,
+//! [`lock`] what its lock files say. All are plain data: reading those files is `config`'s, hashing sources the engine's.
 
 pub mod component;
+pub mod lock;
 mod record;
 
 pub use self::component::{Component, ComponentName, Platform, Workspace};
+pub use self::lock::{Lock, LockedComponent, Mode};
 pub use self::record::{ComponentKey, Dependency, FilesKey, KeyRecord, Sources};
 
 /// The platform that this program runs on, in the words of Rust's targets: `linux-x86_64`.

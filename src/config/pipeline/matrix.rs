@@ -1,6 +1,6 @@
 //! Matrix steps: `{{matrix}}` and `{{matrix.NAME}}` take the first value of their dimension.
 
-use super::yaml::{Content, Mistake, Node};
+use crate::config::yaml::{Content, Mistake, Node};
 
 /// Puts the first value of each dimension of `setup` into the step's texts.
 pub(super) fn use_first(step: &mut Node, setup: &Node) -> Result<(), Mistake> {

@@ -8,15 +8,14 @@ mod matrix;
 pub mod plugin_env;
 mod plugins;
 mod step;
-pub mod yaml;
 
+pub use crate::config::yaml::{Mistake, Place};
 pub use plugins::Listing;
 pub use step::{CommandStep, SoftFail};
-pub use yaml::{Mistake, Place};
 
 use std::collections::BTreeMap;
 
-use yaml::{Content, Node};
+use crate::config::yaml::{self, Content, Node};
 
 /// A pipeline file, read.
 #[derive(Debug, Clone, Default)]

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::yaml::{Content, Key, Mistake, Node, Place};
 use crate::config::listing::{is_ours, nulls};
 use crate::config::mistakes::{At, Mistakes};
 use crate::config::plugin::{PluginConfig, When};
+use crate::config::yaml::{Content, Key, Mistake, Node, Place};
 use crate::env::Env;
 
 /// One plugin of a step.
@@ -114,7 +114,7 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::pipeline::yaml;
+    use crate::config::yaml;
 
     #[test]
     fn every_way_of_listing_plugins_is_read() {

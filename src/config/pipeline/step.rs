@@ -1,8 +1,8 @@
 //! The steps of a pipeline: what a command step runs, and what it asks for that is not honoured here.
 
 use super::plugins::{self, Listing};
-use super::yaml::{Content, Key, Mistake, Node, Place};
 use super::{Step, matrix};
+use crate::config::yaml::{Content, Key, Mistake, Node, Place};
 
 /// A step that runs a command.
 #[derive(Debug, Clone, Default)]

@@ -1,20 +1,34 @@
 //! YAML text to a tree of nodes that know where they stand in the file.
 //!
-//! Reading is that of `buildkite-agent pipeline upload`: anchors, aliases and merge keys are resolved, `yes` and `on` are
-//! text, `0755` is octal, keys become text. An alias stands where its anchor is defined, since that is the line to mend.
+//! Anchors, aliases and merge keys are resolved, `yes` and `on` are text, keys become text. An alias stands where its anchor
+//! is defined, since that is the line to mend. [`read`] is for pipelines and reads as `buildkite-agent pipeline upload`
+//! does, where `0755` is octal; [`read_bounded`] is for files of a workspace, where what is written counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use serde_saphyr::Spanned;
+use serde_saphyr::budget::BudgetBreach;
+use serde_saphyr::{Error as YamlError, Options, Spanned};
 
 use crate::config::mistakes::At;
+use crate::text::{Number as Count, Shown};
+
+/// What anchors and merge keys may stand for in addition to what is written, in bytes of text.
+const MOST_EXPANDED: usize = 1 << 20;
+
+/// Values that they may stand for. Written out, hardly any takes less than four bytes.
+const MOST_REPEATED: usize = MOST_EXPANDED / 4;
+
+/// Values in one file. With 4 MiB of text this bounds memory to some 200 MiB, and 10,000 components with a hundred
+/// values each still fit.
+const MOST_VALUES: usize = 1_000_000;
 
 /// A place in the file, both counted from 1; line 0 means that it is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct Place {
     /// Line.
     pub line: u64,
@@ -52,6 +66,8 @@ impl Mistake {
 pub struct Node {
     /// Where it starts.
     pub place: Place,
+    /// Which bytes of the text it is written with, as far as that is known.
+    pub written: Range<usize>,
     /// What it holds.
     pub content: Content,
 }
@@ -78,24 +94,91 @@ pub enum Content {
 pub struct Key {
     /// Where it starts.
     pub place: Place,
+    /// Which bytes of the text it is written with, as far as that is known.
+    pub written: Range<usize>,
     /// Its text; numbers and booleans in their usual spelling.
     pub text: String,
     /// Whether it is written as a bare `null` or `~`, which `pipeline upload` refuses.
     pub bare_null: bool,
 }
 
-/// Reads one YAML document.
+/// Reads a pipeline.
 pub fn read(text: &str) -> Result<Node, Mistake> {
-    let options = serde_saphyr::options! { strict_booleans: true, legacy_octal_numbers: true };
-    let root: Spanned<Content> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let error = error.without_snippet();
-        let place = error.location().map_or(Place::default(), place);
-        Mistake::new(place, format_args!("not valid YAML: {}", without_place(&error.to_string())))
-            .hint("look at the indentation, quotes and brackets here and on the line above")
-    })?;
-    let node = Node::from(root);
+    let node = parse(text, serde_saphyr::options! { strict_booleans: true, legacy_octal_numbers: true })?;
     refuse_null_keys(&node)?;
     Ok(node)
+}
+
+/// Reads a file of a workspace. What it expands to is bounded, so that a small file cannot fill the memory.
+pub fn read_bounded(text: &str) -> Result<Node, Mistake> {
+    let node = parse(
+        text,
+        serde_saphyr::options! {
+            strict_booleans: true,
+            leading_zero_numbers_as_strings: true,
+            underscored_numbers_as_strings: true,
+            non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::AsString,
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_REPEATED },
+            budget: serde_saphyr::budget! {
+                max_total_scalar_bytes: text.len() + MOST_EXPANDED,
+                max_nodes: MOST_VALUES,
+                max_events: 4 * MOST_VALUES,
+                // One anchor for a thousand components is no attack; the bounds above hold without this guess.
+                enforce_alias_anchor_ratio: false,
+            },
+        },
+    )?;
+    let mut seen = HashSet::new();
+    match expanded(&node, &mut seen) {
+        more if more > MOST_EXPANDED => Err(too_much_expanded(node.place)),
+        _ => Ok(node),
+    }
+}
+
+fn parse(text: &str, options: Options) -> Result<Node, Mistake> {
+    let root: Spanned<Content> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| mistake(error.without_snippet()))?;
+    Ok(Node::from(root))
+}
+
+fn mistake(error: &YamlError) -> Mistake {
+    let place = error.location().map_or(Place::default(), place);
+    match error {
+        YamlError::AliasReplayLimitExceeded { .. }
+        | YamlError::Budget { breach: BudgetBreach::ScalarBytes { .. }, .. } => too_much_expanded(place),
+        YamlError::Budget { breach: BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. }, .. } => {
+            let most = Count(MOST_VALUES as u64);
+            Mistake::new(
+                place,
+                format_args!("there are more than {most} values, those that aliases stand for included"),
+            )
+            .hint("make the file smaller")
+        }
+        YamlError::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().map(|key| format!(" `{}`", Shown(key.as_bytes()))).unwrap_or_default();
+            Mistake::new(place, format_args!("duplicate key{key}")).hint("remove or rename one of the two")
+        }
+        _ => Mistake::new(place, format_args!("not valid YAML: {}", without_place(&error.to_string())))
+            .hint("look at the indentation, quotes and brackets here and on the line above"),
+    }
+}
+
+fn too_much_expanded(place: Place) -> Mistake {
+    Mistake::new(place, "what anchors and merge keys stand for is longer than 1 MiB")
+        .hint("use fewer aliases, or write out what differs")
+}
+
+/// Bytes of text below that stand there only because an alias or merge key says so: what was at its place before.
+fn expanded(node: &Node, seen: &mut HashSet<Place>) -> usize {
+    let again = |place: Place, length: usize, seen: &mut HashSet<Place>| if seen.insert(place) { 0 } else { length };
+    match &node.content {
+        Content::Text(text) => again(node.place, text.len(), seen),
+        Content::List(items) => items.iter().map(|item| expanded(item, seen)).sum(),
+        Content::Map(entries) => {
+            entries.iter().map(|(key, value)| again(key.place, key.text.len(), seen) + expanded(value, seen)).sum()
+        }
+        Content::Null | Content::Bool(_) | Content::Number(_) => again(node.place, 1, seen),
+    }
 }
 
 fn place(location: serde_saphyr::Location) -> Place {
@@ -130,7 +213,10 @@ fn refuse_null_keys(node: &Node) -> Result<(), Mistake> {
 
 impl From<Spanned<Content>> for Node {
     fn from(spanned: Spanned<Content>) -> Self {
-        Node { place: place(spanned.defined), content: spanned.value }
+        let span = spanned.defined.span();
+        let start = span.byte_offset().and_then(|start| usize::try_from(start).ok()).unwrap_or_default();
+        let length = span.byte_len().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+        Node { place: place(spanned.defined), written: start..start.saturating_add(length), content: spanned.value }
     }
 }
 
@@ -277,7 +363,7 @@ impl<'de> Visitor<'de> for ContentVisitor {
                 (false, None) => return Err(de::Error::custom("a key must be plain text")),
             };
             let value = Node::from(entries.next_value::<Spanned<Content>>()?);
-            map.push((Key { place: key.place, text, bare_null }, value));
+            map.push((Key { place: key.place, written: key.written, text, bare_null }, value));
         }
         Ok(Content::Map(map))
     }
@@ -333,6 +419,31 @@ mod tests {
             serde_json::json!({"a": "yes", "b": true, "c": 493, "d": 1.5, "e": null, "f": "true",
                 "g": 12_345_678_901_234_567_890_u64, "1": "one"})
         );
+    }
+
+    #[test]
+    fn nodes_know_what_is_written_for_them() {
+        let text = "a: 1.10 # c\nb: &x \"é\"\n1.10: [0x1f , 12e4567, *x]\ng:   plain text  here  \nn:\n";
+        let root = read_bounded(text).unwrap();
+        let written = |node: &Node| text[node.written.clone()].to_owned();
+        let list = root.field("1.1").unwrap();
+        let Content::List(items) = &list.content else { panic!("{list:?}") };
+        assert_eq!(items.iter().map(written).collect::<Vec<_>>(), ["0x1f", "12e4567", "\"é\""]);
+        for (key, expected) in [("a", "1.10"), ("b", "\"é\""), ("g", "plain text  here"), ("n", "")] {
+            assert_eq!(written(root.field(key).unwrap()), expected, "{key}");
+        }
+        assert_eq!(&text[root.entries()[2].0.written.clone()], "1.10");
+    }
+
+    #[test]
+    fn what_aliases_stand_for_is_bounded() {
+        let word = "x".repeat(1024);
+        let aliases = |count: usize| format!("a: &a {word}\nb: [{}]\n", vec!["*a"; count].join(", "));
+        assert!(read_bounded(&aliases(1024)).is_ok());
+        let error = read_bounded(&aliases(1025)).unwrap_err();
+        assert!(error.message.contains("1 MiB"), "{error:?}");
+        let merged: String = (0..1200).map(|index| format!("k{index}: {{<<: *b}}\n")).collect();
+        assert!(read_bounded(&format!("b: &b {{ a: {word} }}\n{merged}")).is_err());
     }
 
     #[test]
