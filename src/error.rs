@@ -1,4 +1,5 @@
-//! The one error type: a class that decides the exit status, a sentence, an optional hint and a cause.
+//! The one error type: a class that decides the exit status, a sentence, an optional hint and a cause; and for a place
+//! elsewhere that could not be used, why, where somebody acts on the difference.
 //!
 //! A message names the thing and what was expected, in lower case and without a final period; it does not repeat its
 //! cause, because the edge prints the whole chain. A hint says what to do next. Neither may carry a credential.
@@ -53,6 +54,23 @@ impl Class {
     }
 }
 
+/// Why a place elsewhere could not be used: what a user does about it differs, and so does whether to ask it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Nothing came from there in time: no such name, a refused connection, silence.
+    Silent,
+    /// It answered and is in trouble: it is too busy, or connections break.
+    Busy,
+    /// It does not let us: credentials, permissions, no such bucket, another region.
+    Denied,
+    /// What answers there is something else, or its answer is none of ours.
+    Strange,
+    /// Something is missing there that something else there speaks of.
+    Gone,
+    /// What came is not what was announced.
+    Damaged,
+}
+
 /// An error with everything the user is told about it.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
@@ -60,6 +78,7 @@ pub struct Error(Box<Inner>);
 #[derive(Debug)]
 struct Inner {
     class: Class,
+    why: Option<Why>,
     message: String,
     hint: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -71,7 +90,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of the given class.
     pub fn new(class: Class, message: impl fmt::Display) -> Self {
-        Error(Box::new(Inner { class, message: message.to_string(), hint: None, source: None }))
+        Error(Box::new(Inner { class, why: None, message: message.to_string(), hint: None, source: None }))
     }
 
     /// An error of class [`Class::Failed`].
@@ -111,9 +130,35 @@ impl Error {
     /// Puts a sentence about what was being done in front; class and hint stay.
     #[must_use]
     pub fn context(self, message: impl fmt::Display) -> Self {
-        let class = self.class();
+        let Inner { class, why, .. } = *self.0;
         let hint = self.0.hint.clone();
-        Error(Box::new(Inner { class, message: message.to_string(), hint, source: Some(Box::new(self)) }))
+        Error(Box::new(Inner { class, why, message: message.to_string(), hint, source: Some(Box::new(self)) }))
+    }
+
+    /// Says why the place could not be used.
+    #[must_use]
+    pub fn because(mut self, why: Why) -> Self {
+        self.0.why = Some(why);
+        self
+    }
+
+    /// Gives it another class, for a caller to whom it means something else than to the one who made it.
+    #[must_use]
+    pub fn with_class(mut self, class: Class) -> Self {
+        self.0.class = class;
+        self
+    }
+
+    /// Gives it another hint, for a caller who knows better what to do.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl fmt::Display) -> Self {
+        self.0.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Why a place elsewhere could not be used, if that is what went wrong and somebody said so.
+    pub fn why(&self) -> Option<Why> {
+        self.0.why
     }
 
     /// The class, which decides the exit status.
@@ -204,9 +249,9 @@ mod tests {
 
     #[test]
     fn an_error_keeps_class_and_hint_through_context_and_io() {
-        let error = Error::refused("entry `x` leads out").hint("look at the archive").context("unpacking `a.tar`");
-        let back = from_io("reading", io::Error::from(error));
-        assert_eq!(back.class(), Class::Refused);
+        let error = Error::refused("entry `x` leads out").hint("look at the archive").because(Why::Strange);
+        let back = from_io("reading", io::Error::from(error.context("unpacking `a.tar`")));
+        assert_eq!((back.class(), back.why()), (Class::Refused, Some(Why::Strange)));
         assert_eq!(back.next_step(), Some("look at the archive"));
         assert_eq!(back.chain(), "unpacking `a.tar`: entry `x` leads out");
     }

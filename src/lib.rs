@@ -7,7 +7,7 @@
 //! | ground | [`error`], [`mod@env`], [`text`], [`cancel`], [`context`], [`pipe`], [`artifact`], [`location`] | classes of failure, the environment, words for people, stopping and counting, names, places |
 //! | formats | [`collect`], [`chunk`], [`archive`], [`hash`], [`key`] | patterns and lists to a file set; a stream to chunks; file set to archive bytes and back; digests and listings; cache keys |
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
-//! | stores | [`chunk_store`], [`entry`] | chunks under their ids: folder, S3, GCS, HTTP; in order, with a cache; entries of cache and store |
+//! | stores | [`chunk_store`], [`entry`], [`remote`] | chunks under their ids: folder, S3, GCS, HTTP; in order, with a cache. Entries of cache and store, here and shared |
 //! | engine | [`engine`] | one upload, one download; a look into indexes and chunk stores, and cleaning up |
 //! | configuration | [`config`] | environment and plugin configuration to requests |
 //! | edge | [`cli`], [`commands`], [`report`] | command line, hooks, what people see |
@@ -30,6 +30,7 @@ pub mod hash;
 pub mod key;
 pub mod location;
 pub mod pipe;
+pub mod remote;
 pub mod report;
 pub mod text;
 pub mod transport;

@@ -14,7 +14,12 @@ use crate::text::{Bytes, Count, Number};
 
 impl Commands<'_> {
     pub(super) fn gc(&self, command: &GcCommand) -> u8 {
-        let GcCommand::Chunks(asked) = command;
+        let asked = match command {
+            GcCommand::Chunks(asked) => asked,
+            GcCommand::Cache(asked) => return self.gc_entries(Which::Cache, asked),
+            GcCommand::Store(asked) => return self.gc_entries(Which::Store, asked),
+            GcCommand::All(asked) => return self.gc_entries(Which::Both, asked),
+        };
         self.report.begin(Verb::GcChunks);
         let status = self.status(self.watched(|context| self.gc_chunks(asked, context)));
         self.report.finish(status)

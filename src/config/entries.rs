@@ -123,6 +123,11 @@ impl Keeping {
         }
     }
 
+    /// The key that a user names.
+    pub fn key_of_user(&self, text: &str) -> Result<crate::hash::Hash> {
+        resolve(&self.cache, text)
+    }
+
     /// Where a component's artifact lies: what the user named, else its `outputs`.
     pub fn artifact(&self, name: &ComponentName, named: Option<&Path>, flag: &str) -> Result<PathBuf> {
         if let Some(path) = named {

@@ -60,6 +60,12 @@ pub(super) fn wait_lock(file: &File, hold: Hold, path: &Path, most: Duration, ca
     Ok(())
 }
 
+/// Whether somebody holds a lock on what is open.
+pub fn is_locked(file: &File) -> bool {
+    // The lock that this takes ends with the file.
+    !try_lock(file, Hold::Exclusive).unwrap_or(false)
+}
+
 /// Whether a name still leads to what is open.
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::symlink_metadata(path)) {

@@ -36,10 +36,11 @@ mod stat_cache;
 pub mod usage;
 
 pub use self::home::{Home, HomeKind, Names};
-pub use self::lock::LOCK_WAIT;
+pub use self::lock::{LOCK_WAIT, is_locked};
 pub use self::open::{Opened, Peeked, open, peek};
 pub use self::publish::{Published, publish};
 pub use self::record::{Encoding, Output, Payload, Record, RootKind, SCHEMA_CACHE, SCHEMA_STORE, now_text};
+pub(crate) use self::record::{seconds, time_text};
 pub use self::remove::{Readers, Removal, quarantine, remove, remove_orphan};
 pub use self::stat_cache::StatCache;
 pub(crate) use self::staging::{random_name, remove_tree};

@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use super::held::{Entry, Held, unusable};
+use super::held::{ARTIFACTS, Entry, Held};
 use super::layout::{self, Seen};
 use super::{Download, Origin, Pick, Transport, Upload};
 use crate::artifact::ArtifactName;
@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::text::Shown;
 
 /// The folder below the root where uploads are written; no build's part starts with a dot.
-const STAGING: &str = ".monofo-tmp";
+pub(super) const STAGING: &str = ".monofo-tmp";
 
 /// What names in the staging folder begin with; [`DIGITS`] hexadecimal digits follow.
 const PREFIX: &str = "upload-";
@@ -54,7 +54,7 @@ impl Folder {
 
     /// The folder of an artifact's uploads, if it is there.
     fn home(&self, build: &str, name: &ArtifactName) -> Result<Option<Held>> {
-        let mut at = Held::root(&self.root)?;
+        let mut at = Held::root(&self.root, ARTIFACTS)?;
         for part in parts(&layout::part(build), name) {
             let Some(folder) = at else { return Ok(None) };
             at = folder.enter(part)?;
@@ -65,7 +65,7 @@ impl Folder {
     /// Everything else that could explain why an artifact is missing; failures here only make the hint shorter.
     fn look_around(&self, name: &ArtifactName, pick: &Pick, leaves: Vec<String>) -> Seen {
         let mut seen = Seen { leaves, ..Seen::default() };
-        let Ok(Some(root)) = Held::root(&self.root) else { return seen };
+        let Ok(Some(root)) = Held::root(&self.root, ARTIFACTS) else { return seen };
         if seen.leaves.is_empty()
             && let Ok(Some(build)) = root.enter(&layout::part(&pick.build))
         {
@@ -93,9 +93,9 @@ impl Transport for Folder {
     fn upload(&self, name: &ArtifactName) -> Result<Box<dyn Upload>> {
         self.cancel.check()?;
         let leaf = layout::leaf(&self.origin)?;
-        let root = Held::make_root(&self.root)?;
+        let root = Held::make_root(&self.root, ARTIFACTS)?;
         let staging = root.make(STAGING)?;
-        let (staged, file) = stage(&staging).map_err(|error| unusable("write to", &self.root.join(STAGING), error))?;
+        let (staged, file) = stage(&staging).map_err(|error| staging.unusable("write to", "", error))?;
         sweep(&staging);
         Ok(Box::new(FolderUpload {
             file,
@@ -115,7 +115,7 @@ impl Transport for Folder {
         // A second look, should the newest be replaced by a clean-up between listing and opening.
         for _ in 0..2 {
             let Some(home) = self.home(&pick.build, name)? else { break };
-            let leaves = home.files().map_err(|error| unusable("read", &home.path_of(""), error))?;
+            let leaves = home.files().map_err(|error| home.unusable("read", "", error))?;
             let fitting = leaves.iter().filter(|leaf| layout::fits(&leaf.name, pick));
             let Some(Entry { name: leaf, .. }) = fitting.max_by_key(|leaf| (leaf.modified, layout::age(&leaf.name)))
             else {
@@ -127,7 +127,7 @@ impl Transport for Folder {
                     return Ok(Download { reader: Box::new(file), size: Some(size), from: layout::describe(leaf) });
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(unusable("read", &home.path_of(leaf), error)),
+                Err(error) => return Err(home.unusable("read", leaf, error)),
             }
         }
         Err(layout::not_there(name, pick, &self.place(), &self.look_around(name, pick, Vec::new())))
@@ -157,7 +157,7 @@ impl Write for FolderUpload {
         self.cancel.check()?;
         match self.file.write(bytes) {
             Err(error) if error.kind() != ErrorKind::Interrupted => {
-                Err(unusable("write", &self.staging.path_of(&self.staged), error).into())
+                Err(self.staging.unusable("write", &self.staged, error).into())
             }
             other => other,
         }
@@ -175,7 +175,7 @@ impl Upload for FolderUpload {
         for part in self.name.as_str().split('/') {
             home = home.make(part)?;
         }
-        let fail = |error| unusable("write", &home.path_of(&self.leaf), error);
+        let fail = |error| home.unusable("write", &self.leaf, error);
         // The newest is the one published last, not the one written last.
         self.file.set_modified(SystemTime::now()).map_err(fail)?;
         self.staging.rename(&self.staged, &home, &self.leaf).map_err(fail)?;
@@ -193,7 +193,7 @@ impl Drop for FolderUpload {
 }
 
 /// Creates a file for an upload under a name that nobody has.
-fn stage(staging: &Held) -> io::Result<(String, File)> {
+pub(super) fn stage(staging: &Held) -> io::Result<(String, File)> {
     loop {
         let name = format!("{PREFIX}{:016x}", RandomState::new().hash_one(std::process::id()));
         match staging.create(&name) {
@@ -210,7 +210,7 @@ fn is_staged(name: &str) -> bool {
 }
 
 /// Removes what killed processes left in the staging folder, and nothing else. Best effort: it is only about space.
-fn sweep(staging: &Held) {
+pub(super) fn sweep(staging: &Held) {
     for Entry { name, modified } in staging.files().into_iter().flatten() {
         if is_staged(&name) && modified.elapsed().is_ok_and(|age| age > LEFTOVER_AGE) {
             tracing::debug!(path = %Shown::path(&staging.path_of(&name)), "removing a leftover upload");

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, Why};
 use crate::location::create_folder;
 use crate::text::Shown;
 
@@ -20,7 +20,14 @@ use crate::text::Shown;
 pub(super) struct Held {
     folder: OwnedFd,
     path: PathBuf,
+    setting: Setting,
 }
+
+/// What names the root, for hints: a variable, or words.
+pub(super) type Setting = &'static str;
+
+/// The setting of a transport.
+pub(super) const ARTIFACTS: Setting = "MONOFO_ARTIFACTS";
 
 /// A regular file in a folder.
 pub(super) struct Entry {
@@ -30,24 +37,24 @@ pub(super) struct Entry {
 
 impl Held {
     /// Opens a root. One that is not there is `None`.
-    pub(super) fn root(path: &Path) -> Result<Option<Self>> {
+    pub(super) fn root(path: &Path, setting: Setting) -> Result<Option<Self>> {
         match rustix::fs::open(path, folder_flags(), Mode::empty()) {
-            Ok(folder) => Ok(Some(Held { folder, path: path.to_owned() })),
+            Ok(folder) => Ok(Some(Held { folder, path: path.to_owned(), setting })),
             // A link to nowhere is there all the same, and so is a file.
             Err(Errno::NOENT) if path.symlink_metadata().is_err() => Ok(None),
-            Err(Errno::NOENT | Errno::NOTDIR) => Err(unusable("read", path, ErrorKind::NotADirectory.into())),
-            Err(error) => Err(unusable("read", path, error.into())),
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(unusable(setting, "read", path, ErrorKind::NotADirectory.into())),
+            Err(error) => Err(unusable(setting, "read", path, error.into())),
         }
     }
 
     /// Creates a root where it is missing, and opens it.
-    pub(super) fn make_root(path: &Path) -> Result<Self> {
+    pub(super) fn make_root(path: &Path, setting: Setting) -> Result<Self> {
         create_folder(path).map_err(|error| match error.kind() {
             // Something is there, and it is no folder, nor a link to one.
-            ErrorKind::AlreadyExists => unusable("write to", path, ErrorKind::NotADirectory.into()),
-            _ => unusable("write to", path, error),
+            ErrorKind::AlreadyExists => unusable(setting, "write to", path, ErrorKind::NotADirectory.into()),
+            _ => unusable(setting, "write to", path, error),
         })?;
-        Self::root(path)?.ok_or_else(|| unusable("write to", path, ErrorKind::NotFound.into()))
+        Self::root(path, setting)?.ok_or_else(|| unusable(setting, "write to", path, ErrorKind::NotFound.into()))
     }
 
     /// The path of something in this folder, for messages.
@@ -59,11 +66,11 @@ impl Held {
     pub(super) fn enter(&self, name: &str) -> Result<Option<Self>> {
         let path = self.path_of(name);
         match rustix::fs::openat(&self.folder, name, folder_flags() | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(folder) => Ok(Some(Held { folder, path })),
+            Ok(folder) => Ok(Some(Held { folder, path, setting: self.setting })),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) if self.is_link(name) => Err(no_folder(&path)),
+            Err(Errno::NOTDIR | Errno::LOOP) if self.is_link(name) => Err(no_folder(self.setting, &path)),
             Err(Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(unusable("read", &path, error.into())),
+            Err(error) => Err(self.unusable("read", name, error.into())),
         }
     }
 
@@ -71,9 +78,9 @@ impl Held {
     pub(super) fn make(&self, name: &str) -> Result<Self> {
         match rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(unusable("write to", &self.path_of(name), error.into())),
+            Err(error) => return Err(self.unusable("write to", name, error.into())),
         }
-        self.enter(name)?.ok_or_else(|| no_folder(&self.path_of(name)))
+        self.enter(name)?.ok_or_else(|| no_folder(self.setting, &self.path_of(name)))
     }
 
     /// Creates a file that must not be there yet.
@@ -83,17 +90,25 @@ impl Held {
         Ok(rustix::fs::openat(&self.folder, name, flags, Mode::from_raw_mode(0o666))?.into())
     }
 
-    /// Opens a file with its size; a link in its place is an error.
+    /// Opens a file with its size; a link in its place is an error, and so is a pipe, which is not waited for.
     pub(super) fn open(&self, name: &str) -> io::Result<(File, u64)> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file: File = rustix::fs::openat(&self.folder, name, flags, Mode::empty())?.into();
-        let size = file.metadata()?.len();
-        Ok((file, size))
+        let about = file.metadata()?;
+        match about.is_file() {
+            true => Ok((file, about.len())),
+            false => Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file")),
+        }
     }
 
     /// Moves a file of this folder into another one, over what has that name there.
     pub(super) fn rename(&self, name: &str, target: &Held, leaf: &str) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.folder, name, &target.folder, leaf)?)
+    }
+
+    /// Gives a file of this folder a second name in another one, if nobody has it there.
+    pub(super) fn link(&self, name: &str, target: &Held, leaf: &str) -> io::Result<()> {
+        Ok(rustix::fs::linkat(&self.folder, name, &target.folder, leaf, AtFlags::empty())?)
     }
 
     /// Removes a file.
@@ -131,6 +146,11 @@ impl Held {
         Ok(files)
     }
 
+    /// The error for something in this folder that cannot be used.
+    pub(super) fn unusable(&self, verb: &str, name: &str, error: io::Error) -> Error {
+        unusable(self.setting, verb, &self.path_of(name), error)
+    }
+
     fn is_link(&self, name: &str) -> bool {
         rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::Symlink)
@@ -142,18 +162,24 @@ fn folder_flags() -> OFlags {
 }
 
 /// The error for a link, or something else that is no folder, where one of our folders belongs.
-fn no_folder(path: &Path) -> Error {
+fn no_folder(setting: Setting, path: &Path) -> Error {
     Error::refused(format_args!("`{}` is a link or no folder, and links in there are not followed", Shown::path(path)))
-        .hint("remove it, or choose another folder with MONOFO_ARTIFACTS, which may itself be a link")
+        .hint(format_args!("remove it, or choose another folder with {setting}, which may itself be a link"))
+        .because(Why::Strange)
 }
 
 /// A folder that cannot be used: [`Class::Unavailable`], with what to check.
-pub(super) fn unusable(verb: &str, path: &Path, error: io::Error) -> Error {
-    let hint = match error.kind() {
-        ErrorKind::PermissionDenied => "check who owns the folder and its mode",
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on that file system",
-        ErrorKind::ReadOnlyFilesystem => "mount it writable or choose another folder with MONOFO_ARTIFACTS",
-        _ => "check that the folder exists, is mounted and can be used; MONOFO_ARTIFACTS names it",
+pub(super) fn unusable(setting: Setting, verb: &str, path: &Path, error: io::Error) -> Error {
+    let (why, hint) = match error.kind() {
+        ErrorKind::PermissionDenied => (Why::Denied, "check who owns the folder and its mode".to_owned()),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (Why::Busy, "make room on that file system".to_owned()),
+        ErrorKind::ReadOnlyFilesystem => {
+            (Why::Denied, format!("mount it writable or choose another folder with {setting}"))
+        }
+        _ => (Why::Busy, format!("check that the folder exists, is mounted and can be used; {setting} names it")),
     };
-    Error::new(Class::Unavailable, format_args!("cannot {verb} `{}`", Shown::path(path))).caused_by(error).hint(hint)
+    Error::new(Class::Unavailable, format_args!("cannot {verb} `{}`", Shown::path(path)))
+        .caused_by(error)
+        .hint(hint)
+        .because(why)
 }

@@ -8,16 +8,21 @@
 //! dropping an [`Upload`] takes everything back. Errors tell absent ([`Class::NotThere`]), refused and unreachable
 //! ([`Class::Unavailable`]) apart and say what to check. The interface blocks; async stays inside `objects`.
 //!
+//! Chunk stores and remote caches use the same places by names of their own: [`Keyed`] and [`Web`] keep whole small
+//! objects, a [`Shelf`] files of any size that are made once.
+//!
 //! [`Class::NotThere`]: crate::error::Class::NotThere
 //! [`Class::Unavailable`]: crate::error::Class::Unavailable
 
 mod agent;
 mod child;
 mod folder;
+mod folder_shelf;
 mod held;
 mod layout;
 mod objects;
 mod secrets;
+mod shelf;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
@@ -26,7 +31,9 @@ use std::time::SystemTime;
 
 pub use self::agent::{Agent, job_scratch, remove_job_scratch};
 pub use self::folder::Folder;
-pub use self::objects::{Endpoint, Keyed, Limits, Object, Objects, Web};
+pub use self::folder_shelf::FolderShelf;
+pub use self::objects::{BucketShelf, Endpoint, Keyed, Limits, Object, Objects, Web};
+pub use self::shelf::{Made, Opened, Shelf, open_shelf};
 use crate::artifact::ArtifactName;
 use crate::cancel::Cancel;
 use crate::env::Env;

@@ -3,11 +3,19 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`cache`] | an artifact under its key, and back |
+//! | [`explain`] | why there is no entry |
+//! | [`gc`] | what goes, and why the rest stays |
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
+//! | [`share`] | entries from and to a remote |
 //! | [`target`] | what may be replaced, and how |
 
 pub mod cache;
+pub mod explain;
+pub mod gc;
+pub mod survey;
 pub mod pack;
 pub mod restore;
+pub mod share;
 pub mod target;
+mod tree;

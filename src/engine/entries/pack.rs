@@ -73,7 +73,9 @@ impl Artifact {
         if leading_out > 0 {
             warnings.push(links_warning(leading_out));
         }
-        let typed = path.file_name().or(real.file_name()).unwrap_or_default();
+        // A file lies under its real name in what is stored.
+        let typed = if status.is_file() { real.file_name() } else { path.file_name().or(real.file_name()) };
+        let typed = typed.unwrap_or_default();
         Ok(Artifact { root, files, kind, name: escape::escape(typed.as_encoded_bytes()), newest, warnings })
     }
 

@@ -11,7 +11,7 @@ use crate::archive::restore::restore;
 use crate::context::Context;
 use crate::entry::{Home, Output, RootKind};
 use crate::error::{Error, IoContext, Result};
-use crate::hash::{Line, Listing, ListingKind};
+use crate::hash::{Line, Listing, ListingKind, escape};
 
 /// Restores an artifact from an archive. What does not have the digest that its metadata states is an error of class
 /// `Damaged`, and touches nothing. Returns what the user should know.
@@ -41,19 +41,35 @@ pub(super) fn time_of(folder: &Path) -> Result<(i64, u32)> {
 }
 
 /// Compares what was written with what was stored.
-pub(super) fn check(mut lines: Vec<Line>, output: &Output) -> Result<()> {
-    let damaged = || {
-        Error::damaged("its content is not what was stored").hint("it was moved to quarantine; the next build stores it again")
-    };
-    let kind = match output.root {
-        RootKind::Dir => ListingKind::Dir,
-        RootKind::File => ListingKind::File,
-    };
-    if output.root == RootKind::File {
-        let [line] = lines.as_mut_slice() else { return Err(damaged()) };
-        line.path = b".".to_vec();
+pub(super) fn check(lines: Vec<Line>, output: &Output) -> Result<()> {
+    if listing(lines, output).digest() == output.tree {
+        return Ok(());
     }
-    if Listing::new(kind, lines).digest() == output.tree { Ok(()) } else { Err(damaged()) }
+    Err(Error::damaged("its content is not what was stored").hint("build and store it again"))
+}
+
+/// The listing of what was written.
+pub(super) fn listing(mut lines: Vec<Line>, output: &Output) -> Listing {
+    match output.root {
+        RootKind::Dir => Listing::new(ListingKind::Dir, lines),
+        RootKind::File => {
+            // Of several, none is the file: then the digest tells.
+            if let [line] = lines.as_mut_slice() {
+                line.path = b".".to_vec();
+            }
+            Listing::new(ListingKind::File, lines)
+        }
+    }
+}
+
+/// Makes sure that the one file of a tree has the name that its metadata states.
+pub(super) fn check_name(tree: &Path, output: &Output) -> Result<()> {
+    let file = super::tree::only_file(tree)?;
+    let name = file.file_name().map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default();
+    if escape::escape(name) == output.name {
+        return Ok(());
+    }
+    Err(Error::damaged("its file has another name than its metadata states"))
 }
 
 /// Swaps in a tree that is right.
@@ -66,10 +82,7 @@ pub(super) fn place(
     let warning = match output.root {
         RootKind::Dir => target.swap(tree, RootKind::Dir, beside)?,
         RootKind::File => {
-            let mut entries = fs::read_dir(tree).or_fail(|| "cannot read what was restored")?;
-            let file = entries.next().transpose().or_fail(|| "cannot read what was restored")?;
-            let file = file.ok_or_else(|| Error::damaged("the entry holds no file"))?;
-            target.swap(&file.path(), RootKind::File, beside)?
+            target.swap(&super::tree::only_file(tree)?, RootKind::File, beside)?
         }
     };
     Ok(warning.into_iter().collect())

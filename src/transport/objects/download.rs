@@ -7,15 +7,17 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::Shared;
+use super::{Limits, Shared};
 use crate::error::{Class, Error, Result};
 
 /// A reader over an object.
@@ -45,11 +47,16 @@ struct Object {
     key: Path,
     size: u64,
     etag: Option<String>,
+    /// For messages, such as `reading an artifact`.
+    doing: &'static str,
+    /// Bytes that came, of all ranges.
+    arrived: AtomicU64,
 }
 
 impl RangedReader {
-    pub(super) fn new(shared: Arc<Shared>, meta: &ObjectMeta) -> Self {
-        let object = Object { shared, key: meta.location.clone(), size: meta.size, etag: meta.e_tag.clone() };
+    pub(super) fn new(shared: Arc<Shared>, meta: &ObjectMeta, doing: &'static str) -> Self {
+        let (key, size, etag) = (meta.location.clone(), meta.size, meta.e_tag.clone());
+        let object = Object { shared, key, size, etag, doing, arrived: AtomicU64::new(0) };
         RangedReader {
             object: Arc::new(object),
             queue: VecDeque::new(),
@@ -78,7 +85,13 @@ impl RangedReader {
     fn next_range(&mut self) -> Result<bool> {
         self.ask();
         let Some(range) = self.queue.front_mut() else { return Ok(false) };
-        let fetched = self.object.shared.wait(range)?;
+        let object = &self.object;
+        let fetched = object.shared.wait(async {
+            match select(range, std::pin::pin!(object.crawls())).await {
+                Either::Left((fetched, _)) => Ok(fetched),
+                Either::Right((error, _)) => Err(error),
+            }
+        })??;
         self.queue.pop_front();
         self.current = fetched.map_err(|error| Error::failed("a transfer ended unexpectedly").caused_by(error))??;
         self.delivered = 0;
@@ -127,6 +140,23 @@ pub(super) enum Broken {
 }
 
 impl Object {
+    /// Comes back once too little arrives, which is no progress although it is not nothing. It is asked for only while
+    /// somebody waits for bytes: a reader that takes its time makes no slow download.
+    async fn crawls(&self) -> Error {
+        let Limits { crawl_bytes, crawl_time, .. } = self.shared.limits;
+        if crawl_bytes == 0 {
+            return std::future::pending().await;
+        }
+        loop {
+            let before = self.arrived.load(Ordering::Relaxed);
+            tokio::time::sleep(crawl_time).await;
+            let came = self.arrived.load(Ordering::Relaxed) - before;
+            if came < crawl_bytes {
+                return self.shared.place.too_slow(self.doing, came, crawl_time);
+            }
+        }
+    }
+
     /// Fetches one range completely or fails.
     async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let limits = &self.shared.limits;
@@ -138,7 +168,7 @@ impl Object {
             let before = got.len();
             let error = match self.attempt(&range, &mut got, &mut progress).await {
                 Ok(()) if got.len() == length => return Ok(got),
-                Ok(()) => self.shared.place.cut_short("reading an artifact", range.start + got.len() as u64, self.size),
+                Ok(()) => self.shared.place.cut_short(self.doing, range.start + got.len() as u64, self.size),
                 Err(Broken::ForGood(error)) => return Err(error),
                 Err(Broken::Meanwhile(error)) => error,
             };
@@ -165,8 +195,8 @@ impl Object {
         let rest = limit.saturating_sub(progress.elapsed());
         let answer = timeout(rest, self.shared.store.get_opts(&self.key, options)).await;
         let answer = answer
-            .map_err(|_| Broken::ForGood(place.silent("reading an artifact", limit)))?
-            .map_err(|error| Broken::ForGood(place.explain("reading an artifact", &error)))?;
+            .map_err(|_| Broken::ForGood(place.silent(self.doing, limit)))?
+            .map_err(|error| Broken::ForGood(place.explain(self.doing, &error)))?;
         let etag = &answer.meta.e_tag;
         let other = answer.meta.size != self.size || (self.etag.is_some() && etag.is_some() && *etag != self.etag);
         if other {
@@ -175,10 +205,10 @@ impl Object {
         let mut body = answer.into_stream();
         loop {
             match timeout(limit / 2, body.next()).await {
-                Err(_) => return Err(Broken::Meanwhile(place.silent("reading an artifact", limit))),
+                Err(_) => return Err(Broken::Meanwhile(place.silent(self.doing, limit))),
                 Ok(None) => return Ok(()),
                 Ok(Some(Err(error))) => {
-                    return Err(Broken::Meanwhile(place.explain("reading an artifact", &error)));
+                    return Err(Broken::Meanwhile(place.explain(self.doing, &error)));
                 }
                 Ok(Some(Ok(bytes))) => {
                     if (got.len() + bytes.len()) as u64 > range.end - range.start {
@@ -188,6 +218,7 @@ impl Object {
                     }
                     if !bytes.is_empty() {
                         *progress = Instant::now();
+                        self.arrived.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                     }
                     got.extend_from_slice(&bytes);
                 }

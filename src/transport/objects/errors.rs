@@ -12,8 +12,8 @@ use object_store::ObjectStore;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::watch::{Answered, NoCredentials, Strange};
-use crate::error::{Class, Error};
-use crate::text::Took;
+use crate::error::{Class, Error, Why};
+use crate::text::{Bytes, Took};
 use crate::transport::secrets::Secrets;
 
 /// Who keeps the objects; decides the words.
@@ -34,6 +34,21 @@ pub(super) enum Absence {
     Object,
     /// The object is not there, and maybe its bucket neither.
     ObjectOrBucket,
+}
+
+/// Why an object was not made that must not replace another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unmade {
+    /// One of this name is there.
+    Taken,
+    /// Others are making it at this moment, and the service wants to be asked again.
+    Contended,
+    /// The service knows no such condition.
+    Unconditional,
+    /// The answer was lost.
+    Unknown,
+    /// It is another error.
+    Failed,
 }
 
 /// A bucket and how it is reached, for messages.
@@ -83,7 +98,7 @@ impl Place {
             Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => self.answered(doing, &self.status(403)),
             // The system's own words, about a file of credentials for example.
             _ if find::<io::Error>(error).is_some_and(|error| error.raw_os_error().is_some()) => {
-                self.unavailable(doing, &self.cause(error)).hint(self.check_network())
+                self.unavailable(doing, &self.cause(error), Why::Denied).hint(self.check_network())
             }
             // The words of parsers repeat what they parsed.
             _ => self.not_understood(doing, &Strange { host: self.endpoint.clone() }),
@@ -96,7 +111,7 @@ impl Place {
             Some(answered)
                 if answered.status == 404 && !answered.code.is_empty() && answered.code != "NoSuchBucket" =>
             {
-                self.unavailable(doing, &answered.to_string()).hint(format!(
+                self.unavailable(doing, &answered.to_string(), Why::Denied).hint(format!(
                     "{}, and {}",
                     self.check_credentials(),
                     self.check_endpoint()
@@ -118,7 +133,8 @@ impl Place {
         if known || !matches!(error, object_store::Error::Generic { .. }) {
             return self.explain_in_bucket(doing, error);
         }
-        self.unavailable(doing, &format!("{} did not remove all that it was asked to", self.endpoint))
+        let why = format!("{} did not remove all that it was asked to", self.endpoint);
+        self.unavailable(doing, &why, Why::Denied)
             .hint(format!("{}, and remove objects from it", self.check_credentials()))
     }
 
@@ -136,6 +152,30 @@ impl Place {
         }
     }
 
+    /// What became of an object that was to be made and not replaced.
+    pub(super) fn unmade(error: &object_store::Error) -> Unmade {
+        match find::<Answered>(error).map(|answered| answered.status) {
+            Some(304 | 412) => Unmade::Taken,
+            Some(409) => Unmade::Contended,
+            Some(501) => Unmade::Unconditional,
+            Some(_) => Unmade::Failed,
+            None => match error {
+                object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => Unmade::Taken,
+                object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => {
+                    Unmade::Unconditional
+                }
+                // The connection broke after the request was sent: it may have been served.
+                _ if find::<HttpError>(error).is_some_and(|error| {
+                    matches!(error.kind(), HttpErrorKind::Timeout | HttpErrorKind::Interrupted)
+                }) =>
+                {
+                    Unmade::Unknown
+                }
+                _ => Unmade::Failed,
+            },
+        }
+    }
+
     /// Whether an error says that a file of a web server is not there, in whatever words.
     pub(super) fn absent_file(error: &object_store::Error) -> bool {
         find::<Answered>(error).is_some_and(|answered| answered.status == 404 && answered.code != "NoSuchBucket")
@@ -143,13 +183,20 @@ impl Place {
 
     /// The error for a place that made no progress for so long.
     pub(super) fn silent(&self, doing: &str, limit: Duration) -> Error {
-        self.unavailable(doing, &format!("{} sent nothing for {}", self.endpoint, Took(limit)))
-            .hint(self.check_network())
+        let why = format!("{} sent nothing for {}", self.endpoint, Took(limit));
+        self.unavailable(doing, &why, Why::Silent).hint(self.check_network())
+    }
+
+    /// The error for a download of which only so many bytes came in this time.
+    pub(super) fn too_slow(&self, doing: &str, came: u64, time: Duration) -> Error {
+        let why = format!("{} sent only {} in {}", self.endpoint, Bytes(came), Took(time));
+        self.unavailable(doing, &why, Why::Silent).hint(self.check_network())
     }
 
     /// The error for an answer that ended before its announced length, again and again.
     pub(super) fn cut_short(&self, doing: &str, at: u64, size: u64) -> Error {
-        self.unavailable(doing, &format!("the answer ended after {at} of {size} bytes")).hint(self.check_network())
+        let why = format!("the answer ended after {at} of {size} bytes");
+        self.unavailable(doing, &why, Why::Busy).hint(self.check_network())
     }
 
     /// The last cause of a store's error, on one line and without secrets.
@@ -162,8 +209,8 @@ impl Place {
         self.secrets.redact(text.lines().next().unwrap_or_default())
     }
 
-    fn unavailable(&self, doing: &str, why: &str) -> Error {
-        Error::new(Class::Unavailable, format_args!("{doing} in {self} failed: {why}"))
+    fn unavailable(&self, doing: &str, cause: &str, why: Why) -> Error {
+        Error::new(Class::Unavailable, format_args!("{doing} in {self} failed: {cause}")).because(why)
     }
 
     fn no_credentials(&self, doing: &str) -> Error {
@@ -173,7 +220,7 @@ impl Place {
             }
             _ => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
         };
-        self.unavailable(doing, &NoCredentials.to_string()).hint(hint)
+        self.unavailable(doing, &NoCredentials.to_string(), Why::Denied).hint(hint)
     }
 
     fn no_bucket(&self, doing: &str) -> Error {
@@ -183,16 +230,16 @@ impl Place {
             Kind::Web => "check the address",
             _ => "check the bucket's name, AWS_REGION and AWS_ENDPOINT_URL",
         };
-        self.unavailable(doing, &why).hint(hint)
+        self.unavailable(doing, &why, Why::Denied).hint(hint)
     }
 
     fn unreachable(&self, doing: &str, error: &HttpError) -> Error {
-        let why = match error.kind() {
-            HttpErrorKind::Connect => format!("cannot connect to {}", self.endpoint),
-            HttpErrorKind::Timeout => format!("{} does not answer", self.endpoint),
-            _ => format!("the connection to {} broke", self.endpoint),
+        let (cause, why) = match error.kind() {
+            HttpErrorKind::Connect => (format!("cannot connect to {}", self.endpoint), Why::Silent),
+            HttpErrorKind::Timeout => (format!("{} does not answer", self.endpoint), Why::Silent),
+            _ => (format!("the connection to {} broke", self.endpoint), Why::Busy),
         };
-        self.unavailable(doing, &format!("{why}: {}", self.cause(error))).hint(self.check_network())
+        self.unavailable(doing, &format!("{cause}: {}", self.cause(error)), why).hint(self.check_network())
     }
 
     fn not_understood(&self, doing: &str, strange: &Strange) -> Error {
@@ -201,18 +248,14 @@ impl Place {
             Kind::Web => self.check_endpoint().to_owned(),
             _ => format!("{}: is it an S3 service that answers there?", self.check_endpoint()),
         };
-        self.unavailable(doing, &strange.to_string()).hint(hint)
+        self.unavailable(doing, &strange.to_string(), Why::Strange).hint(hint)
     }
 
     /// Redirects are not followed: only the host that was named gets the credentials.
     fn elsewhere(&self, doing: &str, answered: &Answered) -> Error {
         if self.kind == Kind::Web {
-            return self
-                .unavailable(
-                    doing,
-                    &format!("the server sends on to another address, which is not followed: {answered}"),
-                )
-                .hint("use the address that it sends to");
+            let why = format!("the server sends on to another address, which is not followed: {answered}");
+            return self.unavailable(doing, &why, Why::Denied).hint("use the address that it sends to");
         }
         let (why, hint) = match (&answered.region, self.kind) {
             (Some(region), Kind::S3) => (String::new(), format!("set AWS_REGION={region}")),
@@ -222,7 +265,8 @@ impl Place {
                 "set AWS_REGION to the bucket's region, and check AWS_ENDPOINT_URL".to_owned(),
             ),
         };
-        self.unavailable(doing, &format!("bucket `{}` lies in another region{why}", self.bucket)).hint(hint)
+        let why = format!("bucket `{}` lies in another region{why}", self.bucket);
+        self.unavailable(doing, &why, Why::Denied).hint(hint)
     }
 
     /// What a store without HTTP would have answered.
@@ -242,18 +286,18 @@ impl Place {
                 .hint("run the step that uploads it again"),
             (412, _) => Error::new(Class::Changed, format_args!("{doing} in {self} failed: it was replaced meanwhile"))
                 .hint("download it again"),
-            (_, "RequestTimeTooSkewed") => self.unavailable(doing, &why).hint("set this machine's clock"),
+            (_, "RequestTimeTooSkewed") => self.unavailable(doing, &why, Why::Denied).hint("set this machine's clock"),
             (_, "ExpiredToken" | "TokenRefreshRequired") => self
-                .unavailable(doing, &format!("access refused: {why}"))
+                .unavailable(doing, &format!("access refused: {why}"), Why::Denied)
                 .hint("the credentials have expired: renew them"),
             (400, "InvalidToken") | (401 | 403, _) | (200..=299, "AccessDenied") => {
-                self.unavailable(doing, &format!("access refused: {why}")).hint(self.check_credentials())
+                self.unavailable(doing, &format!("access refused: {why}"), Why::Denied).hint(self.check_credentials())
             }
-            (429 | 500.., _) | (200..=299, "InternalError" | "SlowDown") => {
-                self.unavailable(doing, &why).hint("the service is in trouble or busy: try again later")
+            (408 | 429 | 500.., _) | (200..=299, "InternalError" | "SlowDown") => {
+                self.unavailable(doing, &why, Why::Busy).hint("the service is in trouble or busy: try again later")
             }
             _ => self
-                .unavailable(doing, &why)
+                .unavailable(doing, &why, Why::Denied)
                 .hint("the service does not take this request: is the endpoint the right one?"),
         }
     }

@@ -42,7 +42,7 @@ pub struct Object {
 /// The objects of a bucket below a prefix. Every method blocks, may be called by many threads at once, and takes the words
 /// for what it is `doing`, such as `reading a chunk`.
 pub struct Keyed {
-    shared: Shared,
+    pub(super) shared: Arc<Shared>,
     prefix: String,
     /// Whether the bucket is known to be there.
     seen: AtomicBool,
@@ -72,7 +72,7 @@ impl Keyed {
     fn build(store: Arc<dyn ObjectStore>, place: Place, prefix: &str, limits: Limits, cancel: Cancel) -> Result<Self> {
         let runtime = Background::new()?;
         Ok(Keyed {
-            shared: Shared { store, runtime, limits, cancel, place },
+            shared: Arc::new(Shared { store, runtime, limits, cancel, place }),
             prefix: prefix.trim_matches('/').to_owned(),
             seen: AtomicBool::new(false),
             looking: Mutex::new(()),
@@ -86,17 +86,26 @@ impl Keyed {
 
     /// The whole of an object; `None` when it is not there.
     pub fn get(&self, doing: &str, name: &str) -> Result<Option<Vec<u8>>> {
-        let (shared, key) = (&self.shared, self.key(name)?);
-        let got =
-            shared.wait(shared.again(shared.limits.resumes as usize, async || self.fetch(doing, &key).await))??;
+        let key = self.key(name)?;
+        let got = self.shared.wait(self.whole(doing, &key, whole::LONGEST))??;
+        self.found(doing, got)
+    }
+
+    /// The whole of an object of at most so many bytes, asked for again when it breaks off.
+    pub(super) async fn whole(&self, doing: &str, key: &Path, most: usize) -> Result<Result<Vec<u8>, Absence>> {
+        self.shared.again(self.shared.limits.resumes as usize, async || self.fetch(doing, key, most).await).await
+    }
+
+    /// Tells an object that is not there from a bucket that is not.
+    pub(super) fn found<T>(&self, doing: &str, got: Result<T, Absence>) -> Result<Option<T>> {
         match got {
-            Ok(bytes) => Ok(Some(self.there(bytes))),
+            Ok(value) => Ok(Some(self.there(value))),
             Err(absence) => self.not_there(doing, absence),
         }
     }
 
-    async fn fetch(&self, doing: &str, key: &Path) -> Result<Result<Vec<u8>, Absence>, Broken> {
-        let Shared { store, limits, place, .. } = &self.shared;
+    async fn fetch(&self, doing: &str, key: &Path, most: usize) -> Result<Result<Vec<u8>, Absence>, Broken> {
+        let Shared { store, limits, place, .. } = &*self.shared;
         let asked = store.get_opts(key, GetOptions::default());
         let answer = match self.shared.within(doing, limits.no_progress, asked).await.map_err(Broken::ForGood)? {
             Ok(answer) => answer,
@@ -106,21 +115,26 @@ impl Keyed {
             },
         };
         let length = Some(answer.meta.size);
-        let read = whole::read(answer.into_stream(), length, limits.no_progress / 2).await;
+        let read = whole::read(answer.into_stream(), length, most, limits.no_progress / 2).await;
         read.map(Ok)
             .map_err(|cut| self.shared.broken(doing, length, cut, |error| place.explain_in_bucket(doing, &error)))
     }
 
     /// What is known of an object; `None` when it is not there.
     pub fn head(&self, doing: &str, name: &str) -> Result<Option<Object>> {
+        Ok(self.meta(doing, name)?.map(|meta| object(name.to_owned(), &meta)))
+    }
+
+    pub(super) fn meta(&self, doing: &str, name: &str) -> Result<Option<ObjectMeta>> {
         let (shared, key) = (&self.shared, self.key(name)?);
-        match shared.wait(shared.within(doing, shared.limits.no_progress, shared.store.head(&key)))?? {
-            Ok(meta) => Ok(Some(self.there(object(name.to_owned(), &meta)))),
+        let got = match shared.wait(shared.within(doing, shared.limits.no_progress, shared.store.head(&key)))?? {
+            Ok(meta) => Ok(meta),
             Err(error) => match Place::absence(&error) {
-                Absence::None => Err(shared.place.explain_in_bucket(doing, &error)),
-                absence => self.not_there(doing, absence),
+                Absence::None => return Err(shared.place.explain_in_bucket(doing, &error)),
+                absence => Err(absence),
             },
-        }
+        };
+        self.found(doing, got)
     }
 
     /// Stores an object of this content type, also in place of one that is there.
@@ -208,7 +222,7 @@ impl Keyed {
     }
 
     /// Notes that the bucket has answered.
-    fn there<T>(&self, value: T) -> T {
+    pub(super) fn there<T>(&self, value: T) -> T {
         self.seen.store(true, Ordering::Relaxed);
         value
     }
@@ -225,7 +239,7 @@ impl Keyed {
         Ok(None)
     }
 
-    fn key(&self, name: &str) -> Result<Path> {
+    pub(super) fn key(&self, name: &str) -> Result<Path> {
         if self.prefix.is_empty() { path(name) } else { path(&format!("{}/{name}", self.prefix)) }
     }
 }

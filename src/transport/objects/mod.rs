@@ -10,6 +10,7 @@
 //! | `upload` | sync writes into parts that travel side by side |
 //! | `download` | ranges that travel side by side into sync reads |
 //! | `keyed` | whole small objects by key, many at once |
+//! | `shelf` | objects of any size by key, made once and not replaced |
 //! | `web` | whole small files of a web server, many at once |
 //! | `whole` | what these two share: bodies read to their end, requests made again |
 //! | `errors` | absent, refused and unreachable told apart, in words |
@@ -23,6 +24,7 @@ mod download;
 mod errors;
 mod keyed;
 mod profile;
+mod shelf;
 mod upload;
 mod watch;
 mod web;
@@ -40,6 +42,7 @@ use tokio::runtime::{Handle, Runtime};
 pub use self::connect::Endpoint;
 use self::errors::Place;
 pub use self::keyed::{Keyed, Object};
+pub use self::shelf::BucketShelf;
 pub use self::web::Web;
 use super::layout::{self, Seen};
 use super::{Download, Origin, Pick, Transport, Upload};
@@ -71,6 +74,12 @@ pub struct Limits {
     /// Time without a single byte after which a transfer is given up. A request that is silent for half of it is
     /// abandoned and made again on another connection.
     pub no_progress: Duration,
+    /// Time until the answer to a request without a body must begin; half of `no_progress` when none is given.
+    pub first_byte: Option<Duration>,
+    /// A download that is waited for and brings fewer bytes than this within `crawl_time` is given up.
+    pub crawl_bytes: u64,
+    /// The time for `crawl_bytes`.
+    pub crawl_time: Duration,
     /// Bytes a second that a request body is granted on top of `no_progress`.
     pub slowest: u64,
     /// Retries of a request that failed for a passing reason.
@@ -91,7 +100,7 @@ impl Limits {
     /// Time until the answer to a request with so many bytes must begin.
     fn answer(&self, bytes: u64) -> Duration {
         match bytes {
-            0 => self.no_progress / 2,
+            0 => self.first_byte.unwrap_or(self.no_progress / 2),
             bytes => self.no_progress + Duration::from_secs(bytes / self.slowest.max(1)),
         }
     }
@@ -107,6 +116,9 @@ impl Default for Limits {
             ranges_in_flight: 6,
             connect: Duration::from_secs(5),
             no_progress: Duration::from_secs(60),
+            first_byte: None,
+            crawl_bytes: 0,
+            crawl_time: Duration::from_secs(60),
             slowest: 64 << 10,
             retries: 5,
             // Long enough for one more try of a part that got stuck; quick failures use up their retries in seconds.
@@ -224,7 +236,7 @@ impl Transport for Objects {
     fn upload(&self, name: &ArtifactName) -> Result<Box<dyn Upload>> {
         self.shared.cancel.check()?;
         let key = path(&format!("{}/{}", self.home(&self.origin.build, name)?, layout::leaf(&self.origin)?))?;
-        Ok(Box::new(upload::ObjectUpload::new(Arc::clone(&self.shared), key)))
+        Ok(Box::new(upload::ObjectUpload::new(Arc::clone(&self.shared), key, "storing an artifact")))
     }
 
     fn download(&self, name: &ArtifactName, pick: &Pick) -> Result<Download> {
@@ -236,7 +248,7 @@ impl Transport for Objects {
             return Err(layout::not_there(name, pick, &self.place(), &seen));
         };
         let newest = &self.tagged(newest)?;
-        let reader = download::RangedReader::new(Arc::clone(&self.shared), newest);
+        let reader = download::RangedReader::new(Arc::clone(&self.shared), newest, "reading an artifact");
         Ok(Download { reader: Box::new(reader), size: Some(newest.size), from: layout::describe(&leaf(newest)) })
     }
 }

@@ -24,6 +24,8 @@ const COMPLETE_FACTOR: u32 = 10;
 pub(super) struct ObjectUpload {
     shared: Arc<Shared>,
     key: Path,
+    /// For messages, such as `storing an artifact`.
+    doing: &'static str,
     buffer: Vec<u8>,
     parts: usize,
     written: u64,
@@ -33,10 +35,11 @@ pub(super) struct ObjectUpload {
 }
 
 impl ObjectUpload {
-    pub(super) fn new(shared: Arc<Shared>, key: Path) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, key: Path, doing: &'static str) -> Self {
         ObjectUpload {
             shared,
             key,
+            doing,
             buffer: Vec::new(),
             parts: 0,
             written: 0,
@@ -85,7 +88,7 @@ impl ObjectUpload {
 
     fn publish(&mut self) -> Result<()> {
         if self.multipart.is_none() {
-            let (shared, doing) = (&self.shared, "storing an artifact");
+            let (shared, doing) = (&self.shared, self.doing);
             let limit = shared.sending(self.buffer.len());
             let payload = PutPayload::from(std::mem::take(&mut self.buffer));
             let put = shared.wait(shared.within(doing, limit, shared.store.put(&self.key, payload)))??;

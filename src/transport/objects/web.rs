@@ -76,7 +76,8 @@ impl Web {
             let Some(answer) = self.ask(doing, Method::GET, name).await? else { return Ok(None) };
             // Absent where the server makes up the answer as it goes.
             let length = length(&answer);
-            let read = whole::read(answer.into_body().bytes_stream(), length, shared.limits.no_progress / 2).await;
+            let silence = shared.limits.no_progress / 2;
+            let read = whole::read(answer.into_body().bytes_stream(), length, whole::LONGEST, silence).await;
             read.map(Some).map_err(|cut| shared.broken(doing, length, cut, |error| self.explain(doing, error)))
         }))?
     }

@@ -10,7 +10,7 @@ use super::download::{Broken, pause};
 use crate::error::{Error, Result};
 
 /// More than any chunk has: what is longer is none, and must not fill the memory.
-const LONGEST: usize = 256 << 20;
+pub(super) const LONGEST: usize = 256 << 20;
 
 /// Why a body was not read to its end.
 pub(super) enum Cut<E> {
@@ -24,14 +24,15 @@ pub(super) enum Cut<E> {
     Failed(E),
 }
 
-/// Reads a body of this length, if that is known.
+/// Reads a body of this length, if that is known, and no more than so many bytes.
 pub(super) async fn read<B: AsRef<[u8]>, E>(
     mut body: impl Stream<Item = Result<B, E>> + Unpin,
     length: Option<u64>,
+    most: usize,
     limit: Duration,
 ) -> Result<Vec<u8>, Cut<E>> {
     let expected = length.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-    if expected.is_some_and(|length| length > LONGEST) {
+    if expected.is_some_and(|length| length > most) {
         return Err(Cut::Long);
     }
     let mut bytes = Vec::with_capacity(expected.unwrap_or(0));
@@ -43,7 +44,7 @@ pub(super) async fn read<B: AsRef<[u8]>, E>(
             }
             Ok(None) => return Ok(bytes),
             Ok(Some(Err(error))) => return Err(Cut::Failed(error)),
-            Ok(Some(Ok(block))) if block.as_ref().len() > expected.unwrap_or(LONGEST) - bytes.len() => {
+            Ok(Some(Ok(block))) if block.as_ref().len() > expected.unwrap_or(most) - bytes.len() => {
                 return Err(Cut::Long);
             }
             Ok(Some(Ok(block))) => bytes.extend_from_slice(block.as_ref()),

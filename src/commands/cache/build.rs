@@ -1,0 +1,89 @@
+//! `monofo cache build` and `monofo cache key`.
+
+use serde_json::json;
+
+use crate::cli::entries::{CacheBuild, CacheKey};
+use crate::commands::Commands;
+use crate::context::Context;
+use crate::engine::entries::cache::{Built, build};
+use crate::engine::entries::pack::Artifact;
+use crate::engine::entries::share::share;
+use crate::entry::{HomeKind, Record};
+use crate::error::{Class, Error, Result};
+use crate::hash::Hash;
+use crate::text::{Bytes, Count};
+
+impl Commands<'_> {
+    pub(super) fn cache_key(&self, asked: &CacheKey) -> Result<()> {
+        let keeping = self.keeping()?;
+        let name = keeping.component(&asked.key.component)?;
+        let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
+        self.warn(&computed.warnings);
+        self.report.section("key", json!(computed.key.to_string()));
+        self.report.section("record", computed.record.value());
+        self.report.detail(format_args!("the record: {}", computed.record.value()));
+        self.report.answer(computed.key)
+    }
+
+    pub(super) fn cache_build(&self, asked: &CacheBuild, context: &Context) -> Result<()> {
+        let keeping = self.keeping()?;
+        let name = keeping.component(&asked.key.component)?;
+        let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let expected = asked.expect_key.as_deref().map(|key| Hash::read("--expect-key", key)).transpose()?;
+        let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
+        self.warn(&computed.warnings);
+        if let Some(expected) = expected.filter(|expected| *expected != computed.key) {
+            return Err(Error::new(
+                Class::Changed,
+                format_args!("the key of `{name}` is {} now and not {}", computed.key.short(), expected.short()),
+            )
+            .hint("the inputs changed while it was built: build it again; nothing was stored"));
+        }
+        let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
+        let artifact = Artifact::look(&source, &keeping.not_in_artifacts(), self.cancel)?;
+        let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
+        let scope = keeping.scopes.write.as_ref().map_or("local", |scope| scope.as_str());
+        let Built { record, same, warnings } =
+            build(&keeping.cache, &computed, artifact, keeping.encoding, scope, &again, context)?;
+        self.warn(&warnings);
+        self.report.note(line(&record, same));
+        self.report.section("key", json!(record.key.to_string()));
+        self.report.section("already_cached", json!(same));
+        self.report.section("entry", record.value(HomeKind::Cache));
+        let mut shared = None;
+        if let Some(remote) = &remote {
+            let sources = computed.record.listings().first().and_then(|digest| computed.listings.get(digest));
+            match share(remote, &keeping.cache, &record, sources, context)? {
+                Ok(warning) => {
+                    self.warn(&warning.into_iter().collect::<Vec<_>>());
+                    self.report.note(format_args!("shared {name} {} in {}", record.key.short(), remote.place()));
+                }
+                Err(failure) => shared = Some(failure),
+            }
+        }
+        self.report.section("remote", super::trouble(shared.as_ref()));
+        if keeping.cleans_up() {
+            self.clean_up_cache(&keeping);
+        }
+        shared.map_or(Ok(()), |failure| self.remote_failed(failure, HomeKind::Cache, asked.remote.remote_required))
+    }
+
+    pub(in crate::commands) fn warn(&self, warnings: &[String]) {
+        warnings.iter().for_each(|warning| self.report.warning(warning));
+    }
+}
+
+/// `cached a 1d6a7fabe5cb  12 files  34.6 kB to 9.9 kB  (linux-x86_64)`.
+fn line(record: &Record, same: bool) -> String {
+    let payload = record.payload.map_or(0, |payload| payload.bytes);
+    format!(
+        "{} {} {}  {}  {} to {}  ({})",
+        if same { "already cached:" } else { "cached" },
+        record.inputs.component(),
+        record.key.short(),
+        Count(record.output.files + record.output.links, "file"),
+        Bytes(record.output.bytes),
+        Bytes(payload),
+        record.inputs.platform()
+    )
+}

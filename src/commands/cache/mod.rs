@@ -1,0 +1,73 @@
+//! `monofo cache`: what was built, kept under a key of everything that went into it.
+
+mod build;
+mod get;
+mod list;
+mod upkeep;
+
+use serde_json::{Value, json};
+
+use super::Commands;
+use crate::cli::entries::CacheCommand;
+use crate::config::entries::{Keeping, keeping};
+use crate::context::Context;
+use crate::engine::entries::share::report_line;
+use crate::entry::HomeKind;
+use crate::error::{Class, Error, IoContext, Result};
+use crate::remote::Failure;
+
+impl Commands<'_> {
+    pub(super) fn cache(&self, command: &CacheCommand) -> u8 {
+        match command {
+            CacheCommand::Build(asked) => self.answers("meta.cache-build/1", |context| self.cache_build(asked, context)),
+            CacheCommand::Get(asked) => self.answers("meta.cache-get/1", |context| self.cache_get(asked, context)),
+            CacheCommand::Key(asked) => self.answers("meta.cache-key-report/1", |_| self.cache_key(asked)),
+            CacheCommand::Explain(asked) => {
+                self.answers("meta.cache-explain/1", |context| self.cache_explain(asked, context))
+            }
+            CacheCommand::Verify(asked) => {
+                self.answers("meta.cache-verify/1", |context| self.cache_verify(asked, context))
+            }
+            CacheCommand::Invalidate(asked) => {
+                self.answers("meta.cache-invalidate/1", |_| self.cache_invalidate(asked))
+            }
+            CacheCommand::List => self.answers("meta.cache-list/1", |_| self.cache_list()),
+            CacheCommand::Stats => self.answers("meta.cache-stats/1", |_| self.cache_stats()),
+        }
+    }
+
+    /// Runs a command whose JSON document has a schema of its own.
+    pub(super) fn answers(&self, schema: &'static str, work: impl FnOnce(&Context) -> Result<()>) -> u8 {
+        self.report.schema(schema);
+        let status = self.status(self.watched(work));
+        self.report.finish(status)
+    }
+
+    /// Workspace, cache and store of this command.
+    pub(super) fn keeping(&self) -> Result<Keeping> {
+        let directory = std::env::current_dir().or_fail(|| "cannot tell the current folder")?;
+        keeping(self.env, &directory)
+    }
+
+    /// A failure of the remote: the command goes on without it, unless that was forbidden.
+    pub(super) fn remote_failed(&self, failure: Failure, kind: HomeKind, required: bool) -> Result<()> {
+        if required {
+            let error = Error::new(Class::Unavailable, report_line(&failure, kind).replace("; using", "; not using"));
+            let hint = failure.error.next_step().map(str::to_owned);
+            return Err(match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            });
+        }
+        self.report.warning(report_line(&failure, kind));
+        if let Some(hint) = failure.error.next_step() {
+            self.report.detail(format_args!("hint: {hint}"));
+        }
+        Ok(())
+    }
+}
+
+/// What became of a remote, for documents.
+pub(super) fn trouble(failure: Option<&Failure>) -> Value {
+    failure.map_or(Value::Null, |failure| json!({ "kind": failure.trouble.name(), "message": failure.error.chain() }))
+}

@@ -1,0 +1,346 @@
+//! What goes from cache and store, and why the rest stays: decided first, told, then done, each entry looked at once more.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::survey::{Entry, Inodes, Survey, survey};
+use super::target::{BESIDE, NOTE};
+use crate::cancel::Cancel;
+use crate::entry::{
+    Home, HomeKind, Readers, Removal, facts, is_locked, peek, remove, remove_orphan, remove_tree, seconds, usage,
+};
+use crate::error::{IoContext, Result};
+use crate::hash::Hash;
+use crate::key::KeyRecord;
+use crate::text::Shown;
+
+/// How long damaged entries are kept.
+const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What is to be cleaned up, and how.
+#[derive(Debug, Clone)]
+pub struct GcRequest {
+    /// What is younger than this stays.
+    pub grace: Duration,
+    /// Cache: what was used last before so long goes.
+    pub max_age: Option<Duration>,
+    /// Cache: what was used longest ago goes until no more is left than this.
+    pub max_size: Option<u64>,
+    /// Whether nothing is removed.
+    pub dry_run: bool,
+    /// No entry is removed after so long.
+    pub within: Option<Duration>,
+    /// Now.
+    pub now: SystemTime,
+}
+
+/// Entries of a store that something refers to, and what that is: `pins`, `profiles`, `lock files`, …
+pub type References = BTreeMap<Hash, &'static str>;
+
+/// An entry that goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// What it is filed under.
+    pub name: Hash,
+    /// Its component.
+    pub component: String,
+    /// Why it goes.
+    pub why: String,
+}
+
+/// What was removed, or would be.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Entries that go, in their order.
+    pub gone: Vec<Gone>,
+    /// How many entries there were.
+    pub entries: u64,
+    /// How many stay, by reason.
+    pub kept: BTreeMap<&'static str, u64>,
+    /// Every entry that stays, and why.
+    pub kept_entries: Vec<(Hash, &'static str)>,
+    /// Bytes on disk that came free.
+    pub freed: u64,
+    /// Bytes on disk of the entries that went, were nothing shared.
+    pub unshared: u64,
+    /// Bytes that a grace of nothing would free beside.
+    pub by_grace: u64,
+    /// Leftovers of crashes, old damaged entries and lost texts that went.
+    pub leftovers: u64,
+    /// Entries that a later version wrote.
+    pub newer: u64,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Cleans up a cache or store. `references` is asked for what keeps entries of a store; once more before each one goes.
+/// Blocks; waits for nobody who reads or writes.
+pub fn collect(
+    home: &Home,
+    request: &GcRequest,
+    references: &dyn Fn(&Survey) -> Result<References>,
+    cancel: &Cancel,
+) -> Result<Collected> {
+    let mut done = Collected::default();
+    if !home.exists()? {
+        return Ok(done);
+    }
+    let found = survey(home)?;
+    let kept = references(&found)?;
+    let plan = decide(home, request, &found, &kept, &mut done)?;
+    let started = Instant::now();
+    if !request.dry_run {
+        leftovers(home, request, &found, &mut done)?;
+    } else {
+        done.leftovers = count_leftovers(home, request, &found)?;
+    }
+    let mut inodes = Inodes::default();
+    let mut gone = Vec::new();
+    for (entry, why) in plan {
+        cancel.check()?;
+        if request.within.is_some_and(|within| started.elapsed() > within) {
+            keep(&mut done, entry.name, "left for the next time");
+            continue;
+        }
+        // Before its files go.
+        let mut its = Inodes::default();
+        its.add(&home.metadata(&entry.name))?;
+        its.add(&home.folder(&entry.name))?;
+        if !request.dry_run {
+            let still = || still_goes(home, entry, &found, references);
+            let readers = if home.kind() == HomeKind::Cache { Readers::LetFinish } else { Readers::Spare };
+            match remove(home, &entry.name, readers, still)? {
+                Removal::Removed => {}
+                Removal::InUse => {
+                    keep(&mut done, entry.name, "in use");
+                    continue;
+                }
+                Removal::Kept => {
+                    keep(&mut done, entry.name, "used meanwhile");
+                    continue;
+                }
+                Removal::Gone => continue,
+            }
+        }
+        inodes.merge(its);
+        let component = entry.record.inputs.component().to_string();
+        gone.push(Gone { name: entry.name, component, why });
+    }
+    (done.freed, done.unshared) = (inodes.freed(), inodes.unshared());
+    let removed: BTreeSet<Hash> = gone.iter().map(|gone| gone.name).collect();
+    done.leftovers += lost_facts(home, request, &found, &removed)?;
+    done.gone = gone;
+    if !request.dry_run {
+        usage::count(home, usage::Event::Gc, done.freed);
+        usage::compact(home);
+    }
+    Ok(done)
+}
+
+fn keep(done: &mut Collected, name: Hash, why: &'static str) {
+    *done.kept.entry(why).or_default() += 1;
+    done.kept_entries.push((name, why));
+}
+
+/// Which entries go, in which order, and why.
+fn decide<'a>(
+    home: &Home,
+    request: &GcRequest,
+    found: &'a Survey,
+    references: &References,
+    done: &mut Collected,
+) -> Result<Vec<(&'a Entry, String)>> {
+    let now = seconds(request.now);
+    let age = |entry: &Entry| Duration::from_secs(now.saturating_sub(entry.used));
+    done.entries = (found.entries.len() + found.damaged.len() + found.newer.len()) as u64;
+    done.newer = found.newer.len() as u64;
+    for name in &found.newer {
+        keep(done, *name, "of a later version");
+    }
+    for name in &found.damaged {
+        keep(done, *name, "damaged (see verify)");
+    }
+    let turned_back = clock_turned_back(home, now);
+    if turned_back {
+        done.warnings.push("the clock is more than a day behind the last gc: nothing goes for its age".to_owned());
+    }
+    let mut plan = Vec::new();
+    let mut left = Vec::new();
+    let mut young = Vec::new();
+    for entry in &found.entries {
+        let old = request.max_age.is_some_and(|most| age(entry) > most);
+        if let Some(why) = references.get(&entry.name) {
+            keep(done, entry.name, why);
+        } else if age(entry) < request.grace || request.grace > Duration::ZERO && turned_back {
+            if home.kind() == HomeKind::Store {
+                young.push(entry);
+            }
+            keep(done, entry.name, "grace");
+        } else if home.kind() == HomeKind::Store {
+            plan.push((entry, "nothing refers to it".to_owned()));
+        } else if old && !turned_back {
+            plan.push((entry, format!("not used for {}", days(age(entry)))));
+        } else {
+            left.push(entry);
+        }
+    }
+    // Used longest ago first; ties by name.
+    plan.sort_by_key(|(entry, _)| (entry.used.min(now), entry.name));
+    left.sort_by_key(|entry| (entry.used.min(now), entry.name));
+    if let Some(most) = request.max_size {
+        let kept: u64 = found.entries.iter().map(|entry| entry.disk).sum();
+        let mut disk = kept - plan.iter().map(|(entry, _)| entry.disk).sum::<u64>();
+        let mut over = left.into_iter();
+        left = Vec::new();
+        for entry in over.by_ref() {
+            if disk <= most {
+                left.push(entry);
+                break;
+            }
+            disk -= entry.disk;
+            plan.push((entry, "the cache was larger than --max-size".to_owned()));
+        }
+        left.extend(over);
+    }
+    for entry in left {
+        keep(done, entry.name, "used lately");
+    }
+    let mut inodes = Inodes::default();
+    for entry in young {
+        inodes.add(&home.metadata(&entry.name))?;
+        inodes.add(&home.folder(&entry.name))?;
+    }
+    done.by_grace = inodes.freed();
+    Ok(plan)
+}
+
+/// A last look, under the lock: whether it was used or referred to meanwhile.
+fn still_goes(
+    home: &Home,
+    entry: &Entry,
+    found: &Survey,
+    references: &dyn Fn(&Survey) -> Result<References>,
+) -> Result<bool> {
+    let used = peek(home, &entry.name)?.map(|peeked| peeked.used);
+    if used != Some(entry.used) {
+        return Ok(false);
+    }
+    Ok(home.kind() == HomeKind::Cache || !references(found)?.contains_key(&entry.name))
+}
+
+fn days(age: Duration) -> String {
+    match age.as_secs() / 86_400 {
+        0 => format!("{} h", age.as_secs() / 3600),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    }
+}
+
+fn clock_turned_back(home: &Home, now: u64) -> bool {
+    usage::read(home).last_gc.is_some_and(|(at, _)| at > now + 86_400)
+}
+
+/// What lies in `tmp` and is nobody's, old damaged entries, folders without metadata.
+fn leftover_paths(home: &Home, request: &GcRequest) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let list = |folder: &Path| -> Result<Vec<PathBuf>> {
+        match fs::read_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries
+                .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+                .or_fail(|| format!("cannot read `{}`", Shown::path(folder))),
+        }
+    };
+    let old = |path: &PathBuf| {
+        let modified = fs::symlink_metadata(path).and_then(|status| status.modified()).ok();
+        modified.and_then(|time| request.now.duration_since(time).ok()).is_some_and(|age| age > QUARANTINE)
+    };
+    let quarantine = list(&home.quarantine())?.into_iter().filter(old).collect();
+    Ok((list(&home.tmp())?, quarantine))
+}
+
+fn count_leftovers(home: &Home, request: &GcRequest, found: &Survey) -> Result<u64> {
+    let (staged, quarantine) = leftover_paths(home, request)?;
+    let free = staged.iter().filter(|path| File::open(path).is_ok_and(|file| !is_locked(&file)));
+    Ok((free.count() + quarantine.len() + found.orphans.len()) as u64)
+}
+
+fn leftovers(home: &Home, request: &GcRequest, found: &Survey, done: &mut Collected) -> Result<()> {
+    let (staged, quarantine) = leftover_paths(home, request)?;
+    let gone = |path: &Path| -> Result<()> {
+        let removed = if fs::symlink_metadata(path).is_ok_and(|status| status.is_dir()) {
+            remove_tree(path)
+        } else {
+            fs::remove_file(path)
+        };
+        match removed {
+            // Somebody else cleans up, too.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.or_fail(|| format!("cannot remove `{}`", Shown::path(path))),
+        }
+    };
+    for path in staged {
+        let Ok(held) = File::open(&path) else { continue };
+        if is_locked(&held) {
+            continue;
+        }
+        // Where an artifact was being made ready when its process was killed.
+        if let Ok(note) = fs::read(path.join(NOTE)) {
+            let beside = PathBuf::from(std::ffi::OsString::from_vec(note));
+            let name = beside.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();
+            let ours = name.strip_prefix(BESIDE.as_bytes()).is_some_and(|hex| hex.len() == 16);
+            if ours && beside.is_absolute() && fs::symlink_metadata(&beside).is_ok_and(|status| status.is_dir()) {
+                gone(&beside)?;
+            }
+        }
+        gone(&path)?;
+        done.leftovers += 1;
+    }
+    for path in quarantine {
+        gone(&path)?;
+        done.leftovers += 1;
+    }
+    for name in &found.orphans {
+        done.leftovers += u64::from(remove_orphan(home, name)?);
+    }
+    Ok(())
+}
+
+/// Removes texts that no remaining entry speaks of, directly or through its dependencies. Returns how many.
+fn lost_facts(home: &Home, request: &GcRequest, found: &Survey, removed: &BTreeSet<Hash>) -> Result<u64> {
+    let all = facts::all(home)?;
+    if all.is_empty() {
+        return Ok(0);
+    }
+    let mut needed = BTreeSet::new();
+    let mut records: HashMap<Hash, KeyRecord> = HashMap::new();
+    let mut open = Vec::new();
+    for entry in found.entries.iter().filter(|entry| !removed.contains(&entry.name)) {
+        needed.insert(entry.record.output.tree);
+        records.insert(entry.record.key, entry.record.inputs.clone());
+        open.push(entry.record.key);
+    }
+    while let Some(key) = open.pop() {
+        if !needed.insert(key) {
+            continue;
+        }
+        let read = || KeyRecord::parse(&serde_json::from_slice(&facts::get(home, &key)?).ok()?).ok();
+        let Some(record) = records.remove(&key).or_else(read) else { continue };
+        needed.extend(record.listings());
+        if let KeyRecord::Component(record) = &record {
+            open.extend(record.dependencies.iter().map(|dependency| dependency.key));
+        }
+    }
+    let mut gone = 0;
+    for (path, status) in all {
+        let name = path.file_stem().and_then(|name| Hash::parse(name.to_str()?));
+        let age = status.modified().ok().and_then(|time| request.now.duration_since(time).ok()).unwrap_or_default();
+        let lost = name.is_some_and(|name| !needed.contains(&name)) && age >= request.grace;
+        if lost && (request.dry_run || fs::remove_file(&path).is_ok()) {
+            gone += 1;
+        }
+    }
+    Ok(gone)
+}

@@ -1,0 +1,142 @@
+//! All entries of a cache or store at once: for lists, sums and for deciding what goes.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+
+use crate::entry::{Home, Peeked, Record, peek};
+use crate::error::{IoContext, Result};
+use crate::hash::Hash;
+use crate::text::Shown;
+
+/// An entry that is understood.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it is filed under.
+    pub name: Hash,
+    /// Its metadata.
+    pub record: Record,
+    /// When it was used last, seconds since 1970.
+    pub used: u64,
+    /// Whether its content is there, as far as a look tells.
+    pub whole: bool,
+    /// Bytes on disk of metadata and payload; of a store, of the metadata alone.
+    pub disk: u64,
+}
+
+/// What lies in a cache or store.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Entries, sorted by name.
+    pub entries: Vec<Entry>,
+    /// Names whose metadata is damaged.
+    pub damaged: Vec<Hash>,
+    /// Names of entries that a later version wrote.
+    pub newer: Vec<Hash>,
+    /// Folders without metadata.
+    pub orphans: Vec<Hash>,
+}
+
+/// Looks at all metadata, with several threads. Reads no content.
+pub fn survey(home: &Home) -> Result<Survey> {
+    let names = home.names()?;
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let share = names.entries.len().div_ceil(threads).max(1);
+    let looked = thread::scope(|scope| {
+        let look = |part: &[Hash]| part.iter().map(|name| Ok((*name, peek(home, name)?))).collect::<Result<Vec<_>>>();
+        let parts: Vec<_> = names.entries.chunks(share).map(|part| scope.spawn(move || look(part))).collect();
+        let join = |part: thread::ScopedJoinHandle<'_, Result<Vec<_>>>| {
+            part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        parts.into_iter().map(join).collect::<Result<Vec<_>>>()
+    })?;
+    let mut found = Survey { orphans: names.orphans, ..Survey::default() };
+    for (name, peeked) in looked.into_iter().flatten() {
+        match peeked {
+            None => {}
+            Some(Peeked { newer: true, .. }) => found.newer.push(name),
+            Some(Peeked { record: None, .. }) => found.damaged.push(name),
+            Some(Peeked { record: Some(record), used, status, .. }) => {
+                let content = match &record.payload {
+                    Some(payload) => fs::symlink_metadata(home.folder(&name).join(payload.file())),
+                    None => fs::symlink_metadata(home.folder(&name)),
+                };
+                let whole = content.as_ref().is_ok_and(|content| match &record.payload {
+                    Some(payload) => content.is_file() && content.len() == payload.bytes,
+                    None => content.is_dir(),
+                });
+                let payload = content.ok().filter(fs::Metadata::is_file).map_or(0, |status| disk(&status));
+                let disk = disk(&status) + payload;
+                found.entries.push(Entry { name, record, used, whole, disk });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Bytes that a file takes on disk.
+pub fn disk(status: &fs::Metadata) -> u64 {
+    status.blocks() * 512
+}
+
+/// Files of trees, each inode once: its bytes on disk, how many names it has, and how many of these were met.
+#[derive(Debug, Default)]
+pub struct Inodes(HashMap<(u64, u64), Inode>);
+
+#[derive(Debug)]
+struct Inode {
+    disk: u64,
+    names: u64,
+    met: u64,
+}
+
+impl Inodes {
+    /// Adds everything at or below a path. What vanishes meanwhile is passed over.
+    pub fn add(&mut self, path: &Path) -> Result<()> {
+        let Ok(status) = fs::symlink_metadata(path) else { return Ok(()) };
+        let inode = Inode { disk: disk(&status), names: status.nlink(), met: 0 };
+        let inode = self.0.entry((status.dev(), status.ino())).or_insert(inode);
+        inode.met += 1;
+        if status.is_dir() {
+            // The number of a folder's names counts its folders.
+            inode.names = inode.met;
+            for entry in fs::read_dir(path).into_iter().flatten() {
+                let entry = entry.or_fail(|| format!("cannot read `{}`", Shown::path(path)))?;
+                self.add(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what others met.
+    pub fn merge(&mut self, other: Inodes) {
+        for (inode, met) in other.0 {
+            match self.0.entry(inode) {
+                std::collections::hash_map::Entry::Vacant(place) => drop(place.insert(met)),
+                std::collections::hash_map::Entry::Occupied(mut place) => {
+                    let known = place.get_mut();
+                    known.met += met.met;
+                    // What went before took names with it.
+                    known.names = known.names.max(met.names);
+                }
+            }
+        }
+    }
+
+    /// Bytes on disk of all.
+    pub fn disk(&self) -> u64 {
+        self.0.values().map(|inode| inode.disk).sum()
+    }
+
+    /// Bytes on disk that come free once all names that were met are gone.
+    pub fn freed(&self) -> u64 {
+        self.0.values().filter(|inode| inode.met >= inode.names).map(|inode| inode.disk).sum()
+    }
+
+    /// Bytes on disk, were every name a file of its own.
+    pub fn unshared(&self) -> u64 {
+        self.0.values().map(|inode| inode.disk * inode.met).sum()
+    }
+}

@@ -1,0 +1,242 @@
+//! Entries of cache and store that machines share: a folder, S3 or Google Cloud Storage.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`Remote`] | records and payloads under hashes: looked up, read, published, removed |
+//! | [`Scopes`] | whose entries are read, and where own ones go |
+//! | [`Failure`] | what went wrong, in the classes that decide what happens next |
+//! | [`Limits`] | how long a remote is waited for |
+//! | `breaker` | when to stop asking |
+//! | `names` | the layout |
+//!
+//! A record makes an entry: it is written last, only where none is, and read first. What a remote holds is somebody else's:
+//! records are bounded here and checked by who reads them, and payloads have the length that their record says. Nothing here
+//! knows what a record says.
+
+mod breaker;
+mod failure;
+mod limits;
+mod names;
+mod payload;
+mod publish;
+mod scope;
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Instant;
+
+use object_store::ObjectStore;
+
+use self::breaker::Breaker;
+pub use self::failure::{Failure, Trouble};
+pub use self::limits::Limits;
+use self::names::Home;
+use self::payload::{Payload, other_length};
+pub use self::publish::Published;
+pub use self::scope::{Scope, Scopes};
+use crate::cancel::Cancel;
+use crate::env::Env;
+use crate::error::{Class, Error, Result, Why};
+use crate::hash::Hash;
+use crate::location::Location;
+use crate::transport::{BucketShelf, Shelf, open_shelf};
+
+/// The longest record that is read or written.
+pub const LONGEST_RECORD: u64 = 1 << 20;
+
+/// The longest other file that is read in one piece, such as a listing.
+pub const LONGEST_EXTRA: u64 = 256 << 20;
+
+/// Which of the two an entry belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Section {
+    /// The build cache, by key.
+    Cache,
+    /// The store, by address.
+    Store,
+}
+
+/// What an entry of the cache is a build of, for finding the newest one.
+#[derive(Debug, Clone, Copy)]
+pub struct Marker<'a> {
+    /// The component's name.
+    pub component: &'a str,
+    /// The platform that it was built for, such as `linux-x86_64`.
+    pub platform: &'a str,
+}
+
+/// A place with entries of cache and store. Its methods block and may be called by many threads at once.
+///
+/// Once the remote proves dead, every later call fails without asking it: see [`Remote::is_given_up`].
+pub struct Remote {
+    shelf: Arc<dyn Shelf>,
+    scopes: Scopes,
+    limits: Limits,
+    breaker: Arc<Breaker>,
+}
+
+impl Remote {
+    /// The remote at a location. The agent's storage cannot be one, which is an error of class `Usage`. Opens no connection.
+    pub fn open(location: &Location, scopes: Scopes, env: &Env, cancel: &Cancel) -> Result<Self> {
+        Self::with_limits(location, scopes, env, Limits::default(), cancel)
+    }
+
+    /// As [`Remote::open`], with other limits.
+    pub fn with_limits(
+        location: &Location,
+        scopes: Scopes,
+        env: &Env,
+        limits: Limits,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let shelf = open_shelf(location, env, limits.transfers.clone(), cancel)?;
+        Ok(Self::on(shelf, scopes, limits))
+    }
+
+    /// A remote over any object store.
+    pub fn over(
+        store: Arc<dyn ObjectStore>,
+        prefix: &str,
+        scopes: Scopes,
+        limits: Limits,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let shelf = BucketShelf::over(store, prefix, limits.transfers.clone(), cancel.clone())?;
+        Ok(Self::on(Arc::new(shelf), scopes, limits))
+    }
+
+    fn on(shelf: Arc<dyn Shelf>, scopes: Scopes, limits: Limits) -> Self {
+        let breaker = Arc::new(Breaker::new(limits.patience));
+        Remote { shelf, scopes, limits, breaker }
+    }
+
+    /// The place, for messages; never a credential.
+    pub fn place(&self) -> String {
+        self.shelf.place()
+    }
+
+    /// The scopes that it was opened with.
+    pub fn scopes(&self) -> &Scopes {
+        &self.scopes
+    }
+
+    /// Whether the remote proved dead, so that nothing is asked any more.
+    pub fn is_given_up(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// The record of an entry, and the first of the scopes to read that has one. It is an object in braces of at most
+    /// [`LONGEST_RECORD`] bytes; everything else about it is for the caller to check.
+    ///
+    /// A scope that denies access or has something else in the record's place does not hide the scopes after it; its failure
+    /// is returned if none of them has the entry.
+    pub fn record(&self, section: Section, hash: &Hash) -> Result<Option<(Scope, Vec<u8>)>, Failure> {
+        self.asking(|| {
+            let started = Instant::now();
+            let mut failed = None;
+            for scope in &self.scopes.read {
+                match self.record_in(&Home::new(section, scope, hash), started) {
+                    Ok(Some(record)) => return Ok(Some((scope.clone(), record))),
+                    Ok(None) => {}
+                    Err(failure) if matches!(failure.trouble, Trouble::Denied | Trouble::Refused) => {
+                        failed.get_or_insert(failure);
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
+            failed.map_or(Ok(None), Err)
+        })
+    }
+
+    /// A record, within what is left of the time for a lookup.
+    fn record_in(&self, home: &Home, started: Instant) -> Result<Option<Vec<u8>>, Failure> {
+        let doing = "looking for a record";
+        let left = self.limits.record.saturating_sub(started.elapsed());
+        let read = self.shelf.get(doing, &home.record(), LONGEST_RECORD, Some(left)).map_err(|error| {
+            // Who may not list a bucket gets the same answer about what is not there.
+            match error.next_step() {
+                Some(hint) if error.to_string().contains("status 403") => {
+                    let hint = format!("{hint}; to whom may not list it, a record that is not there looks the same");
+                    error.with_hint(hint)
+                }
+                _ => error,
+            }
+        });
+        match read? {
+            Some(record) if !record.trim_ascii_start().starts_with(b"{") => Err(self.no_record(doing).into()),
+            found => Ok(found),
+        }
+    }
+
+    fn no_record(&self, doing: &str) -> Error {
+        Error::refused(format_args!("{doing} in {} failed: what is there is no record", self.place()))
+            .hint("is it a store for objects that answers there? If so, remove that entry")
+            .because(Why::Strange)
+    }
+
+    /// Opens the payload of an entry in the scope where its record was found. `size` is what the record says: a payload of
+    /// another size is [`Trouble::Damaged`], one that is missing [`Trouble::Dangling`]. It comes in ranges as it is read,
+    /// never as a whole; what fails then is for [`Failure::of_read`].
+    pub fn payload(
+        &self,
+        section: Section,
+        scope: &Scope,
+        hash: &Hash,
+        file: &str,
+        size: u64,
+    ) -> Result<Box<dyn Read + Send>, Failure> {
+        let name = Home::new(section, scope, hash).file(file)?;
+        self.asking(|| {
+            let Some(opened) = self.shelf.open("reading a payload", &name)? else {
+                return Err(self.without_payload().into());
+            };
+            if opened.size != size {
+                return Err(other_length(&self.place(), size, Some(opened.size)).into());
+            }
+            let breaker = Arc::clone(&self.breaker);
+            Ok(Box::new(Payload::new(opened.reader, self.place(), size, breaker)) as Box<dyn Read + Send>)
+        })
+    }
+
+    fn without_payload(&self) -> Error {
+        Error::new(
+            Class::Unavailable,
+            format_args!("a record in {} speaks of a payload that is not there", self.place()),
+        )
+        .hint("the next build stores it again; keep lifecycle rules from removing payloads before records")
+        .because(Why::Gone)
+    }
+
+    /// Whether the payload of an entry is there, with this size. It is not read.
+    pub fn holds(&self, section: Section, scope: &Scope, hash: &Hash, file: &str, size: u64) -> Result<bool, Failure> {
+        let name = Home::new(section, scope, hash).file(file)?;
+        self.asking(|| Ok(self.shelf.size("looking for a payload", &name)? == Some(size)))
+    }
+
+    /// Another file of an entry, such as the listing of its sources, if it has it. One of more than `most` bytes, or of more
+    /// than [`LONGEST_EXTRA`], is [`Trouble::Refused`] and not read.
+    pub fn extra(
+        &self,
+        section: Section,
+        scope: &Scope,
+        hash: &Hash,
+        name: &str,
+        most: u64,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let (doing, most) = ("reading a file of an entry", most.min(LONGEST_EXTRA));
+        let name = Home::new(section, scope, hash).file(name)?;
+        self.asking(|| Ok(self.shelf.get(doing, &name, most, None)?))
+    }
+
+    /// Does something with the remote, unless it was given up, and takes note of what became of it.
+    fn asking<T>(&self, ask: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        if self.breaker.is_open() {
+            let error =
+                Error::new(Class::Unavailable, format_args!("{} was given up earlier in this run", self.place()));
+            return Err(error.hint("look at what was said about it first").because(Why::Silent).into());
+        }
+        let done = ask();
+        self.breaker.note(done.as_ref().err());
+        done
+    }
+}
