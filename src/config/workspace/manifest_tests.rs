@@ -422,3 +422,16 @@ fn only_the_first_of_very_many_mistakes_are_told() {
     assert!(text.ends_with("\nand 99,900 more"));
     assert_eq!(text.lines().count(), 102);
 }
+
+proptest::proptest! {
+    /// Pieces of manifests in any order, since whole ones are rarely hit by chance.
+    #[test]
+    fn no_text_makes_the_reader_panic(pieces in proptest::collection::vec(proptest::sample::select(vec![
+        "components:", "\n", "\n  ", "\n    ", "a:", "é:", " ", "version:", "1.10", "2024-01-02", "depends_on:", "[", "]",
+        "{", "}", ",", "- ", "&x ", "*x", "<<: ", "!!str ", "! ", "|", ">-", "\"", "'", "\\", "\u{feff}", "\r", "\t", "#", "~",
+        "\u{2028}", "---\n", "? ", "env:", "inputs:", "path:", "..", "a", "b:^1", "\0",
+    ]), 0..60)) {
+        let _ = read(pieces.concat());
+        let _ = read(format!("components:\n  a:\n    version: {}", pieces.concat()));
+    }
+}
