@@ -20,6 +20,9 @@ use crate::text::{Number as Count, Shown};
 /// What anchors and merge keys may stand for in addition to what is written, in bytes of text.
 const MOST_EXPANDED: usize = 1 << 20;
 
+/// Lists and maps in each other. Reading one takes up to 50 KiB of stack, and a thread's may be as small as 2 MiB.
+const DEEPEST: usize = 24;
+
 /// Values that they may stand for. Written out, hardly any takes less than four bytes.
 const MOST_REPEATED: usize = MOST_EXPANDED / 4;
 
@@ -121,6 +124,7 @@ pub fn read_bounded(text: &str) -> Result<Node, Mistake> {
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_REPEATED },
             budget: serde_saphyr::budget! {
                 max_total_scalar_bytes: text.len() + MOST_EXPANDED,
+                max_depth: DEEPEST,
                 max_nodes: MOST_VALUES,
                 max_events: 4 * MOST_VALUES,
                 // One anchor for a thousand components is no attack; the bounds above hold without this guess.
@@ -143,7 +147,11 @@ fn parse(text: &str, options: Options) -> Result<Node, Mistake> {
 
 fn mistake(error: &YamlError) -> Mistake {
     let place = error.location().map_or(Place::default(), place);
-    match error {
+    let mut innermost = error;
+    while let YamlError::AliasError { error, .. } | YamlError::WithSnippet { error, .. } = innermost {
+        innermost = error;
+    }
+    match innermost {
         YamlError::AliasReplayLimitExceeded { .. }
         | YamlError::Budget { breach: BudgetBreach::ScalarBytes { .. }, .. } => too_much_expanded(place),
         YamlError::Budget { breach: BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. }, .. } => {
@@ -154,11 +162,21 @@ fn mistake(error: &YamlError) -> Mistake {
             )
             .hint("make the file smaller")
         }
+        YamlError::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            Mistake::new(place, format_args!("more than {DEEPEST} lists and maps are nested in each other here"))
+                .hint("nest less, or look for a bracket that is not closed")
+        }
         YamlError::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().map(|key| format!(" `{}`", Shown(key.as_bytes()))).unwrap_or_default();
             Mistake::new(place, format_args!("duplicate key{key}")).hint("remove or rename one of the two")
         }
-        _ => Mistake::new(place, format_args!("not valid YAML: {}", without_place(&error.to_string())))
+        YamlError::RecursiveReferencesRequireWeakTypes { .. } => {
+            Mistake::new(place, "an alias stands inside of its own anchor").hint("take the alias out")
+        }
+        YamlError::MultipleDocuments { .. } => {
+            Mistake::new(place, "a second document begins here").hint("take out the `---` line and what follows it")
+        }
+        _ => Mistake::new(place, format_args!("not valid YAML: {}", without_place(&innermost.to_string())))
             .hint("look at the indentation, quotes and brackets here and on the line above"),
     }
 }

@@ -9,13 +9,16 @@ use crate::config::mistakes::{At, describe};
 use crate::config::yaml::{self, Content, Key, Mistake, Node, Place};
 use crate::error::{Class, Error, Result};
 use crate::key::ComponentName;
-use crate::text::{Count, Shown};
+use crate::text::{Count, Number, Shown};
 
 /// The largest file that is read.
 const LARGEST: u64 = 4 << 20;
 
 /// Mistakes that one message tells; nobody reads more before mending some.
 const MOST_TOLD: usize = 100;
+
+/// Mistakes that are kept until all are known, to tell the first of them.
+const MOST_KEPT: usize = 1_000;
 
 /// Bytes in front of a value that are looked at for its tag.
 const LONGEST_TAG: usize = 100;
@@ -26,13 +29,15 @@ pub(super) struct Reader {
     shown: String,
     text: String,
     mistakes: Vec<Mistake>,
+    /// Mistakes that were not kept.
+    more: usize,
 }
 
 impl Reader {
     /// Reads a file, called `shown` in messages, and parses it. Every error is of class `Workspace`.
     pub(super) fn open(path: &Path, shown: &str) -> Result<(Reader, Node)> {
         let bytes = bytes(path, shown)?;
-        let mut reader = Reader { shown: shown.to_owned(), text: String::new(), mistakes: Vec::new() };
+        let mut reader = Reader { shown: shown.to_owned(), text: String::new(), mistakes: Vec::new(), more: 0 };
         let parsed = match String::from_utf8(bytes) {
             Ok(text) => {
                 // Editors on Windows put a mark in front that says nothing.
@@ -56,7 +61,11 @@ impl Reader {
 
     /// Something that is wrong in its own words.
     pub(super) fn add(&mut self, mistake: Mistake) {
-        self.mistakes.push(mistake);
+        if self.mistakes.len() < MOST_KEPT {
+            self.mistakes.push(mistake);
+        } else {
+            self.more += 1;
+        }
     }
 
     /// Something wrong with the value here.
@@ -94,13 +103,14 @@ impl Reader {
                 None => error,
             };
         }
-        let mut text = format!("{shown} has {}:", Count(self.mistakes.len() as u64, "mistake"));
+        let all = self.mistakes.len() + self.more;
+        let mut text = format!("{shown} has {}:", Count(all as u64, "mistake"));
         for mistake in self.mistakes.iter().take(MOST_TOLD) {
             let hint = mistake.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
             let _ = write!(text, "\n{}{hint}", sentence(mistake));
         }
-        if self.mistakes.len() > MOST_TOLD {
-            let _ = write!(text, "\nand {} more", self.mistakes.len() - MOST_TOLD);
+        if all > MOST_TOLD {
+            let _ = write!(text, "\nand {} more", Number((all - MOST_TOLD) as u64));
         }
         Error::new(Class::Workspace, text)
     }
@@ -240,7 +250,7 @@ fn mistakable(text: &str) -> Option<&'static str> {
         ".nan" => return Some("a number"),
         _ => {}
     }
-    let mut parts = text.splitn(2, ['T', 't', ' ']).next().unwrap_or_default().splitn(3, '-');
+    let mut parts = text.split(['T', 't', ' ']).next().unwrap_or_default().splitn(3, '-');
     let date = [4..=4, 1..=2, 1..=2]
         .into_iter()
         .all(|length| parts.next().is_some_and(|part| is_digits(part) && length.contains(&part.len())));

@@ -140,7 +140,8 @@ fn lock(reader: &mut Reader, path: &Path, root: &Node) -> Lock {
         let at = top.key(&key.text);
         match key.text.as_str() {
             "lock_version" => {
-                if reader.text(&at, node).is_some_and(|version| version != LOCK_VERSION) {
+                let version = reader.text(&at, node);
+                if version.is_some_and(|version| version != LOCK_VERSION) {
                     reader.unexpected(&at, node, "`1`", "a newer version of this program wrote it: use that one");
                 }
             }

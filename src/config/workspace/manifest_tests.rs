@@ -234,7 +234,7 @@ fn the_whole_file_has_to_be_a_manifest() {
         ("components: {}\ncomponents: {}\n", 2, "duplicate key `components`"),
         ("components: {}\nmeta: x\n", 2, "expected a map"),
         ("components: {}\nmeta:\n  mode: copied\n", 3, "expected `reference` or `vendored`"),
-        ("components: {}\n---\ncomponents: {}\n", 2, "not valid YAML"),
+        ("components: {}\n---\ncomponents: {}\n", 3, "a second document"),
     ] {
         let (found, _) = mistake(text);
         assert!(found.starts_with(&format!("manifests/components.yaml:{line}: ")), "{text:?}: {found}");
@@ -378,17 +378,28 @@ fn anchors_that_would_fill_the_memory_are_refused_quickly() {
     });
     let long = format!("x: &x {}\ny: [{}]\n", "x".repeat(1 << 20), vec!["*x"; 1000].join(","));
     let own = "x: &x [*x]\n".to_owned();
-    for bomb in [lists, maps, long, own] {
+    for (bomb, message) in [
+        (lists, "longer than 1 MiB"),
+        (maps, "longer than 1 MiB"),
+        (long, "longer than 1 MiB"),
+        (own, "an alias stands inside of its own anchor"),
+    ] {
         let begun = Instant::now();
-        let error = read(format!("{bomb}components: {{}}\n")).unwrap_err();
-        assert_eq!(error.class(), Class::Workspace);
+        let (found, _) = mistake(format!("{bomb}components: {{}}\n"));
+        assert!(found.contains(message), "{found}");
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     }
+}
+
+#[test]
+fn nesting_without_end_is_refused_quickly() {
     for deep in ["[".repeat(100_000), "{a: ".repeat(50_000), "- ".repeat(100_000)] {
         let begun = Instant::now();
-        assert_eq!(read(format!("components: {{}}\nx: {deep}\n")).unwrap_err().class(), Class::Workspace);
+        let (found, _) = mistake(format!("components: {{}}\nx:\n  {deep}\n"));
+        assert!(found.contains("more than 24 lists and maps") || found.contains("recursion limit"), "{found}");
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     }
+    assert!(read(format!("components: {{}}\nx: {}{}\n", "[".repeat(23), "]".repeat(23))).is_ok());
 }
 
 #[test]
@@ -401,4 +412,26 @@ fn one_anchor_may_serve_many_components() {
     let merged = "x: &x { type: bazel, env: [CFLAGS] }\ncomponents:\n  a: { <<: *x, type: make }\n";
     let components = read(merged).unwrap();
     assert_eq!((components["a"].kind.as_str(), components["a"].env.len()), ("make", 1));
+}
+
+#[test]
+fn only_the_first_of_very_many_mistakes_are_told() {
+    let error = read(format!("components:\n  a: {{ depends_on: [{}] }}\n", "b,".repeat(100_000))).unwrap_err();
+    let text = error.chain();
+    assert!(text.starts_with("manifests/components.yaml has 100,000 mistakes:\n"));
+    assert!(text.ends_with("\nand 99,900 more"));
+    assert_eq!(text.lines().count(), 102);
+}
+
+proptest::proptest! {
+    /// Pieces of manifests in any order, since whole ones are rarely hit by chance.
+    #[test]
+    fn no_text_makes_the_reader_panic(pieces in proptest::collection::vec(proptest::sample::select(vec![
+        "components:", "\n", "\n  ", "\n    ", "a:", "é:", " ", "version:", "1.10", "2024-01-02", "depends_on:", "[", "]",
+        "{", "}", ",", "- ", "&x ", "*x", "<<: ", "!!str ", "! ", "|", ">-", "\"", "'", "\\", "\u{feff}", "\r", "\t", "#", "~",
+        "\u{2028}", "---\n", "? ", "env:", "inputs:", "path:", "..", "a", "b:^1", "\0",
+    ]), 0..60)) {
+        let _ = read(pieces.concat());
+        let _ = read(format!("components:\n  a:\n    version: {}", pieces.concat()));
+    }
 }
