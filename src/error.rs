@@ -61,6 +61,8 @@ pub enum Why {
     Silent,
     /// It answered and is in trouble: it is too busy, or connections break.
     Busy,
+    /// There is nothing to show it who we are. Finding that out may have taken its time.
+    Nameless,
     /// It does not let us: credentials, permissions, no such bucket, another region.
     Denied,
     /// What answers there is something else, or its answer is none of ours.

@@ -16,7 +16,8 @@ pub(super) struct Breaker {
 #[derive(Debug, Default)]
 struct State {
     in_a_row: u32,
-    open: bool,
+    /// Why nothing is asked any more.
+    open: Option<Why>,
 }
 
 impl Breaker {
@@ -24,8 +25,8 @@ impl Breaker {
         Breaker { patience, state: Mutex::default() }
     }
 
-    /// Whether nothing is asked any more.
-    pub(super) fn is_open(&self) -> bool {
+    /// Why nothing is asked any more, if so.
+    pub(super) fn open(&self) -> Option<Why> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).open
     }
 
@@ -34,10 +35,12 @@ impl Breaker {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match failed.map(|failure| failure.error.why()) {
             // It would take as long the next time.
-            Some(Some(Why::Silent)) => state.open = true,
-            Some(Some(Why::Busy)) => {
+            Some(Some(why @ (Why::Silent | Why::Nameless))) => drop(state.open.get_or_insert(why)),
+            Some(Some(why @ Why::Busy)) => {
                 state.in_a_row += 1;
-                state.open |= state.in_a_row >= self.patience;
+                if state.in_a_row >= self.patience {
+                    state.open.get_or_insert(why);
+                }
             }
             // A failure of this machine says nothing about the other one.
             Some(None) => {}
@@ -67,14 +70,16 @@ mod tests {
             breaker.note(Some(&failure(Why::Busy)));
             breaker.note(Some(&Failure::of(Error::usage("x"))));
         }
-        assert!(!breaker.is_open());
+        assert!(breaker.open().is_none());
         breaker.note(Some(&failure(Why::Busy)));
-        assert!(breaker.is_open());
+        assert!(breaker.open().is_some());
         breaker.note(None);
-        assert!(breaker.is_open());
+        assert!(breaker.open().is_some());
 
-        let breaker = Breaker::new(3);
-        breaker.note(Some(&failure(Why::Silent)));
-        assert!(breaker.is_open());
+        for why in [Why::Silent, Why::Nameless] {
+            let breaker = Breaker::new(3);
+            breaker.note(Some(&failure(why)));
+            assert_eq!(breaker.open(), Some(why));
+        }
     }
 }

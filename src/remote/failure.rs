@@ -65,7 +65,7 @@ impl Failure {
         };
         let trouble = match why {
             Why::Silent | Why::Busy => Trouble::Unreachable,
-            Why::Denied => Trouble::Denied,
+            Why::Nameless | Why::Denied => Trouble::Denied,
             Why::Strange => Trouble::Refused,
             Why::Gone => Trouble::Dangling,
             Why::Damaged => Trouble::Damaged,

@@ -21,6 +21,8 @@ impl Default for Limits {
             connect: Duration::from_secs(3),
             first_byte: Some(Duration::from_secs(10)),
             no_progress: Duration::from_secs(15),
+            // Whoever falls silent in the middle does so again.
+            take_up_silent: false,
             // 32 KiB a second, over a minute.
             crawl_bytes: 60 * (32 << 10),
             crawl_time: Duration::from_secs(60),
@@ -28,7 +30,8 @@ impl Default for Limits {
             retries: 3,
             retry_time: Duration::from_secs(60),
             backoff: Duration::from_millis(200),
-            resumes: 3,
+            // The client itself takes up what breaks off, as often as it makes requests again.
+            resumes: 0,
             ..transport::Limits::default()
         };
         Limits { record: Duration::from_secs(10), patience: 3, transfers }

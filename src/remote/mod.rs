@@ -122,7 +122,7 @@ impl Remote {
 
     /// Whether the remote proved dead, so that nothing is asked any more.
     pub fn is_given_up(&self) -> bool {
-        self.breaker.is_open()
+        self.breaker.open().is_some()
     }
 
     /// The record of an entry, and the first of the scopes to read that has one. It is an object in braces of at most
@@ -230,10 +230,10 @@ impl Remote {
 
     /// Does something with the remote, unless it was given up, and takes note of what became of it.
     fn asking<T>(&self, ask: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        if self.breaker.is_open() {
-            let error =
-                Error::new(Class::Unavailable, format_args!("{} was given up earlier in this run", self.place()));
-            return Err(error.hint("look at what was said about it first").because(Why::Silent).into());
+        if let Some(why) = self.breaker.open() {
+            let error = format!("{} was given up earlier in this run", self.place());
+            let error = Error::new(Class::Unavailable, error).hint("look at what was said about it first");
+            return Err(error.because(why).into());
         }
         let done = ask();
         self.breaker.note(done.as_ref().err());

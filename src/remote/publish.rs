@@ -21,7 +21,8 @@ const FILES: usize = 100;
 pub enum Published {
     /// It is there now, and its record is ours.
     Created,
-    /// An entry of this hash was there, or somebody else was faster. This is its record; ours was not stored.
+    /// An entry of this hash was there, or somebody else was faster, and this is its record. It is our own, byte for byte,
+    /// where the answer to storing it was lost.
     Exists(Vec<u8>),
 }
 

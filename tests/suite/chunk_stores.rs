@@ -2,4 +2,4 @@
 
 mod contract;
 mod faults;
-mod servers;
+pub(crate) mod servers;

@@ -15,6 +15,7 @@ mod layers;
 mod look_alikes;
 mod plugin;
 mod readme;
+mod remote;
 mod roundtrip;
 mod selecting;
 mod tars;

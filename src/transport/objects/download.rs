@@ -204,8 +204,10 @@ impl Object {
         }
         let mut body = answer.into_stream();
         loop {
-            match timeout(limit / 2, body.next()).await {
-                Err(_) => return Err(Broken::Meanwhile(place.silent(self.doing, limit))),
+            let take_up = self.shared.limits.take_up_silent;
+            match timeout(if take_up { limit / 2 } else { limit }, body.next()).await {
+                Err(_) if take_up => return Err(Broken::Meanwhile(place.silent(self.doing, limit))),
+                Err(_) => return Err(Broken::ForGood(place.silent(self.doing, limit))),
                 Ok(None) => return Ok(()),
                 Ok(Some(Err(error))) => {
                     return Err(Broken::Meanwhile(place.explain(self.doing, &error)));

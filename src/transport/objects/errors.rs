@@ -220,7 +220,7 @@ impl Place {
             }
             _ => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
         };
-        self.unavailable(doing, &NoCredentials.to_string(), Why::Denied).hint(hint)
+        self.unavailable(doing, &NoCredentials.to_string(), Why::Nameless).hint(hint)
     }
 
     fn no_bucket(&self, doing: &str) -> Error {

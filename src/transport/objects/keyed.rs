@@ -87,13 +87,9 @@ impl Keyed {
     /// The whole of an object; `None` when it is not there.
     pub fn get(&self, doing: &str, name: &str) -> Result<Option<Vec<u8>>> {
         let key = self.key(name)?;
-        let got = self.shared.wait(self.whole(doing, &key, whole::LONGEST))??;
+        let read = async || self.fetch(doing, &key, whole::LONGEST).await;
+        let got = self.shared.wait(self.shared.again(self.shared.limits.resumes as usize, read))??;
         self.found(doing, got)
-    }
-
-    /// The whole of an object of at most so many bytes, asked for again when it breaks off.
-    pub(super) async fn whole(&self, doing: &str, key: &Path, most: usize) -> Result<Result<Vec<u8>, Absence>> {
-        self.shared.again(self.shared.limits.resumes as usize, async || self.fetch(doing, key, most).await).await
     }
 
     /// Tells an object that is not there from a bucket that is not.
@@ -104,7 +100,8 @@ impl Keyed {
         }
     }
 
-    async fn fetch(&self, doing: &str, key: &Path, most: usize) -> Result<Result<Vec<u8>, Absence>, Broken> {
+    /// Reads an object of at most so many bytes.
+    pub(super) async fn fetch(&self, doing: &str, key: &Path, most: usize) -> Result<Result<Vec<u8>, Absence>, Broken> {
         let Shared { store, limits, place, .. } = &*self.shared;
         let asked = store.get_opts(key, GetOptions::default());
         let answer = match self.shared.within(doing, limits.no_progress, asked).await.map_err(Broken::ForGood)? {

@@ -76,6 +76,9 @@ pub struct Limits {
     pub no_progress: Duration,
     /// Time until the answer to a request without a body must begin; half of `no_progress` when none is given.
     pub first_byte: Option<Duration>,
+    /// Whether a range that falls silent for half of `no_progress` is taken up on another connection. Otherwise a silence of
+    /// all of it ends the download.
+    pub take_up_silent: bool,
     /// A download that is waited for and brings fewer bytes than this within `crawl_time` is given up.
     pub crawl_bytes: u64,
     /// The time for `crawl_bytes`.
@@ -117,6 +120,7 @@ impl Default for Limits {
             connect: Duration::from_secs(5),
             no_progress: Duration::from_secs(60),
             first_byte: None,
+            take_up_silent: true,
             crawl_bytes: 0,
             crawl_time: Duration::from_secs(60),
             slowest: 64 << 10,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload};
 
-use super::download::RangedReader;
+use super::download::{Broken, RangedReader};
 use super::errors::{Place, Unmade};
 use super::upload::ObjectUpload;
 use super::{Keyed, Limits};
@@ -66,7 +66,13 @@ impl Shelf for BucketShelf {
     fn get(&self, doing: &str, name: &str, most: u64, limit: Option<Duration>) -> Result<Option<Vec<u8>>> {
         let (shared, key) = (&self.objects.shared, self.objects.key(name)?);
         let bytes = usize::try_from(most).unwrap_or(usize::MAX);
-        let read = self.objects.whole(doing, &key, bytes);
+        // The client itself takes up bodies that break off; more tries on top would multiply.
+        let read = async {
+            let fetched = self.objects.fetch(doing, &key, bytes).await;
+            fetched.map_err(|broken| match broken {
+                Broken::ForGood(error) | Broken::Meanwhile(error) => error,
+            })
+        };
         let read = match limit {
             Some(limit) => shared.wait(shared.within(doing, limit, read)).and_then(|read| read?),
             None => shared.wait(read).and_then(|read| read),

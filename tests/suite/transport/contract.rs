@@ -18,7 +18,7 @@ pub(super) fn pick(build: &str, step: Option<&str>) -> Pick {
 }
 
 /// Bytes that differ from place to place, so that swapped or repeated blocks are noticed.
-pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {

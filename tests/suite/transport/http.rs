@@ -86,6 +86,10 @@ impl Bucket {
         self.state.objects.lock().unwrap().insert(key.into(), bytes);
     }
 
+    pub(crate) fn object(&self, key: &str) -> Option<Vec<u8>> {
+        self.state.objects.lock().unwrap().get(key).cloned()
+    }
+
     pub(crate) fn seen(&self) -> Vec<Request> {
         self.state.seen.lock().unwrap().clone()
     }
@@ -133,6 +137,7 @@ impl State {
             Some(Fault::IgnoreCondition) => {
                 let mut request = request.clone();
                 request.headers.remove("if-match");
+                request.headers.remove("if-none-match");
                 self.answer(&request)
             }
             _ => self.answer(&request),
@@ -184,7 +189,13 @@ impl State {
                 let mut answer = Answer::of(200, "");
                 answer.headers.push(("ETag", etag(&request.body)));
                 match upload {
-                    None => drop(self.objects.lock().unwrap().insert(key, request.body.clone())),
+                    None => {
+                        let mut objects = self.objects.lock().unwrap();
+                        if request.headers.contains_key("if-none-match") && objects.contains_key(&key) {
+                            return Answer::of(412, "<Error><Code>PreconditionFailed</Code></Error>");
+                        }
+                        objects.insert(key, request.body.clone());
+                    }
                     Some(id) => {
                         let number = query(&request.query, "partNumber").unwrap().parse().unwrap();
                         match self.uploads.lock().unwrap().get_mut(&id) {

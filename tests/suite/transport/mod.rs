@@ -3,7 +3,7 @@
 
 mod agent;
 mod answers;
-mod contract;
+pub(crate) mod contract;
 pub(crate) mod faults;
 pub(crate) mod http;
 pub(crate) mod subjects;
