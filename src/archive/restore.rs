@@ -67,7 +67,9 @@ pub fn restore(input: Content, root: &Path, mtime: (i64, u32), most: u64, contex
                 }
                 MemberKind::File => {
                     left = left.checked_sub(member.size).ok_or_else(|| {
-                        Error::damaged(format_args!("the payload holds more than the {most} bytes that its record states"))
+                        Error::damaged(format_args!(
+                            "the payload holds more than the {most} bytes that its record states"
+                        ))
                     })?;
                     let (folder, name) = path.split();
                     let folder = tree.folder(folder)?;

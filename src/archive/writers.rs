@@ -138,7 +138,11 @@ impl Writers<'_> {
     /// further file is created after it.
     ///
     /// With `lines`, the content of every file is digested as it is written, and told there.
-    pub(super) fn with(context: &Context, lines: Option<&Lines>, work: impl FnOnce(&mut Writers<'_>) -> Result<()>) -> Result<()> {
+    pub(super) fn with(
+        context: &Context,
+        lines: Option<&Lines>,
+        work: impl FnOnce(&mut Writers<'_>) -> Result<()>,
+    ) -> Result<()> {
         // More than cores: some of them wait for a folder that another is making files in.
         let count = thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).clamp(3, 8);
         let shared = Shared::default();

@@ -248,9 +248,8 @@ impl<V> Walker<'_, V> {
             return Ok(job.rules.clone());
         }
         let mut text = Vec::new();
-        std::io::Read::read_to_end(&mut { file }, &mut text).map_err(|error| {
-            Error::failed(format_args!("cannot read `{}`", Shown(&shown()))).caused_by(error)
-        })?;
+        std::io::Read::read_to_end(&mut { file }, &mut text)
+            .map_err(|error| Error::failed(format_args!("cannot read `{}`", Shown(&shown()))).caused_by(error))?;
         let mut builder = GitignoreBuilder::new("");
         for line in text.split(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -299,8 +298,6 @@ fn unreadable(path: &[u8], errno: Errno) -> Error {
             Error::new(Class::Changed, format_args!("`{}` changed while files were read", Shown(shown)))
                 .hint("make sure that nothing writes to these folders meanwhile, and try again")
         }
-        errno => {
-            Error::failed(format_args!("cannot read `{}`", Shown(shown))).caused_by(std::io::Error::from(errno))
-        }
+        errno => Error::failed(format_args!("cannot read `{}`", Shown(shown))).caused_by(std::io::Error::from(errno)),
     }
 }

@@ -23,7 +23,8 @@ pub fn whole_tree(root: &Path, only: Option<&OsStr>, cancel: &Cancel) -> Result<
         let folder = std::fs::File::open(root)
             .map_err(|error| Error::failed(format_args!("cannot open `{}`", Shown::path(root))).caused_by(error))?;
         let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| {
-            Error::failed(format_args!("cannot read `{}`", Shown(name.as_bytes()))).caused_by(std::io::Error::from(errno))
+            Error::failed(format_args!("cannot read `{}`", Shown(name.as_bytes())))
+                .caused_by(std::io::Error::from(errno))
         })?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::refused(format_args!("`{}` is no regular file", Shown(name.as_bytes()))));
@@ -61,10 +62,12 @@ fn look(visited: &Visited<'_>) -> Result<Option<Status>> {
 
 /// The text of a symbolic link that was met.
 pub(crate) fn link_text(visited: &Visited<'_>) -> Result<Vec<u8>> {
-    rustix::fs::readlinkat(visited.folder, visited.name, Vec::new()).map(std::ffi::CString::into_bytes).map_err(|errno| {
-        Error::failed(format_args!("cannot read the link `{}`", Shown(visited.path)))
-            .caused_by(std::io::Error::from(errno))
-    })
+    rustix::fs::readlinkat(visited.folder, visited.name, Vec::new()).map(std::ffi::CString::into_bytes).map_err(
+        |errno| {
+            Error::failed(format_args!("cannot read the link `{}`", Shown(visited.path)))
+                .caused_by(std::io::Error::from(errno))
+        },
+    )
 }
 
 /// The one warning about special files.

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::Commands;
+use super::entries_gc::Which;
 use crate::cli::{GcChunks, GcCommand};
 use crate::config::chunks;
 use crate::context::Context;

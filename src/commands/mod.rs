@@ -3,11 +3,15 @@
 mod archive;
 mod artifact;
 mod block;
+mod cache;
+mod entries_gc;
 mod gc;
 mod grace;
 pub mod hook;
 mod index;
 mod input;
+mod store;
+mod table;
 mod traces;
 pub mod try_pipeline;
 
@@ -41,6 +45,8 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
         Command::Deflate(deflate) => commands.deflate(&deflate),
         Command::Inflate(inflate) => commands.inflate(&inflate),
         Command::Index(index) => commands.index(&index),
+        Command::Cache(cache) => commands.cache(&cache),
+        Command::Store(store) => commands.store(&store),
         Command::Gc(gc) => commands.gc(&gc),
         Command::Hook { phase } => {
             let phase = match phase {

@@ -11,6 +11,8 @@ pub mod listing;
 pub mod mistakes;
 pub mod pipeline;
 pub mod plugin;
+pub mod references;
+pub mod sizes;
 pub mod switches;
 pub mod workspace;
 pub mod yaml;

@@ -3,9 +3,9 @@
 //! The engine never prints. It returns an [`Outcome`], calls back nothing but [`Progress`], and can be stopped.
 
 pub mod chunks;
+mod download;
 pub mod entries;
 pub mod keys;
-mod download;
 mod upload;
 
 use std::path::PathBuf;

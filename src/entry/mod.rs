@@ -22,12 +22,15 @@
 //! | [`Staging`] | where things are made before they appear |
 //! | [`publish`], [`open`], [`remove`] | one entry appears, is read, goes |
 //! | [`facts`] | texts under their digests, for explanations |
+//! | [`pins`], [`profiles`] | what keeps entries of a store |
 //! | [`usage`] | hits and misses, counted |
 
 pub mod facts;
 mod home;
 mod lock;
 mod open;
+pub mod pins;
+pub mod profiles;
 mod publish;
 mod record;
 mod remove;
@@ -42,6 +45,6 @@ pub use self::publish::{Published, publish};
 pub use self::record::{Encoding, Output, Payload, Record, RootKind, SCHEMA_CACHE, SCHEMA_STORE, now_text};
 pub(crate) use self::record::{seconds, time_text};
 pub use self::remove::{Readers, Removal, quarantine, remove, remove_orphan};
-pub use self::stat_cache::StatCache;
-pub(crate) use self::staging::{random_name, remove_tree};
 pub use self::staging::{Staging, sync_dir, sync_file, sync_filesystem};
+pub(crate) use self::staging::{random_name, remove_tree};
+pub use self::stat_cache::StatCache;

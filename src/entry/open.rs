@@ -82,9 +82,8 @@ pub fn open(home: &Home, name: &Hash) -> Result<Option<Opened>> {
         let payload = match &record.payload {
             Some(payload) if home.kind() == HomeKind::Cache => {
                 let file = open_plain(&content)?;
-                let whole = |file: &File| {
-                    file.metadata().is_ok_and(|status| status.is_file() && status.len() == payload.bytes)
-                };
+                let whole =
+                    |file: &File| file.metadata().is_ok_and(|status| status.is_file() && status.len() == payload.bytes);
                 if !file.as_ref().is_some_and(whole) {
                     if !is_at(&metadata, &path) {
                         // It was replaced between two looks.

@@ -369,10 +369,7 @@ mod tests {
         let tree = Hash::parse("e34dc4d201ec7895699af5d6c07454d263366e1ef5d10595b4310d532db2661b").unwrap();
         let mut record = record();
         (record.key, record.output.tree) = (key, tree);
-        assert_eq!(
-            record.address().to_string(),
-            "986f17193907943a61d86c9de994e6ef2789645b5b55705bdc7764ee3a35cb26"
-        );
+        assert_eq!(record.address().to_string(), "986f17193907943a61d86c9de994e6ef2789645b5b55705bdc7764ee3a35cb26");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod component;
 pub mod lock;
 mod record;
 
+pub(crate) use self::component::is_name;
 pub use self::component::{Component, ComponentName, Platform, Workspace};
 pub use self::lock::{Lock, LockedComponent, Mode};
 pub use self::record::{ComponentKey, Dependency, FilesKey, KeyRecord, Sources};

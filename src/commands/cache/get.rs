@@ -93,7 +93,9 @@ impl Commands<'_> {
         self.report.section("key", json!(computed.key.to_string()));
         self.report.section("hit", json!(here));
         if here {
-            return self.report.answer(format_args!("{name} {}: an entry with exactly this key is here", computed.key.short()));
+            return self
+                .report
+                .answer(format_args!("{name} {}: an entry with exactly this key is here", computed.key.short()));
         }
         let (found, failure) = explain::explain(&keeping.cache, &computed, remote.as_ref())?;
         self.report.section("reason", found.as_ref().map_or(Value::Null, Explanation::document));
@@ -126,12 +128,11 @@ impl Commands<'_> {
 }
 
 fn miss(name: &crate::key::ComponentName, key: &Hash, why: Option<&Explanation>) -> Error {
-    let reason = why.map_or_else(
-        || "nothing to compare with: no entry of this component".to_owned(),
-        Explanation::first_line,
-    );
-    Error::new(Class::NotThere, format_args!("miss: {name} {}: {reason}", key.short()))
-        .hint(format_args!("build it, then store it with `monofo cache build {name}`; `monofo cache explain {name}` says more"))
+    let reason =
+        why.map_or_else(|| "nothing to compare with: no entry of this component".to_owned(), Explanation::first_line);
+    Error::new(Class::NotThere, format_args!("miss: {name} {}: {reason}", key.short())).hint(format_args!(
+        "build it, then store it with `monofo cache build {name}`; `monofo cache explain {name}` says more"
+    ))
 }
 
 /// `hit a 1d6a7fabe5cb  12 files  34.6 kB  from local to out`.

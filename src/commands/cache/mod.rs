@@ -3,7 +3,7 @@
 mod build;
 mod get;
 mod list;
-mod upkeep;
+pub(super) mod upkeep;
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,9 @@ use crate::remote::Failure;
 impl Commands<'_> {
     pub(super) fn cache(&self, command: &CacheCommand) -> u8 {
         match command {
-            CacheCommand::Build(asked) => self.answers("meta.cache-build/1", |context| self.cache_build(asked, context)),
+            CacheCommand::Build(asked) => {
+                self.answers("meta.cache-build/1", |context| self.cache_build(asked, context))
+            }
             CacheCommand::Get(asked) => self.answers("meta.cache-get/1", |context| self.cache_get(asked, context)),
             CacheCommand::Key(asked) => self.answers("meta.cache-key-report/1", |_| self.cache_key(asked)),
             CacheCommand::Explain(asked) => {

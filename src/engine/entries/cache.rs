@@ -82,7 +82,9 @@ fn irreproducible(home: &Home, before: &Record, now: &Listing) -> String {
         Some(paths) => format!(" in {}, first `{}`", Count(paths.len() as u64, "path"), Shown(&paths[0])),
         None => String::new(),
     };
-    format!("the same inputs gave another output before, different{detail}: the build is not reproducible, or an input is not declared. The new one replaced it")
+    format!(
+        "the same inputs gave another output before, different{detail}: the build is not reproducible, or an input is not declared. The new one replaced it"
+    )
 }
 
 /// Paths that are not the same in two listings.
@@ -90,7 +92,9 @@ pub(super) fn differing(a: &Listing, b: &Listing) -> Vec<Vec<u8>> {
     let mut paths: Vec<Vec<u8>> = a
         .lines()
         .iter()
-        .filter(|line| !b.lines().binary_search_by(|other| other.path.cmp(&line.path)).is_ok_and(|at| b.lines()[at] == **line))
+        .filter(|line| {
+            !b.lines().binary_search_by(|other| other.path.cmp(&line.path)).is_ok_and(|at| b.lines()[at] == **line)
+        })
         .map(|line| line.path.clone())
         .collect();
     paths.extend(b.lines().iter().filter(|line| a.find(&line.path).is_none()).map(|line| line.path.clone()));

@@ -69,7 +69,8 @@ pub struct Explanation {
 impl Explanation {
     /// The nearest entry and the first difference.
     pub fn first_line(&self) -> String {
-        let first = self.differences.first().map_or_else(|| "something that is not known".to_owned(), Difference::sentence);
+        let first =
+            self.differences.first().map_or_else(|| "something that is not known".to_owned(), Difference::sentence);
         let more = match self.differences.len() {
             0 | 1 => String::new(),
             several => format!(" (and {})", Count(several as u64 - 1, "more difference")),
@@ -84,7 +85,8 @@ impl Explanation {
 
     /// Everything, line by line.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("{} {}: no entry; compared with {}:", self.component, self.key.short(), self.other())];
+        let mut lines =
+            vec![format!("{} {}: no entry; compared with {}:", self.component, self.key.short(), self.other())];
         lines.extend(self.differences.iter().take(MOST_LINES).map(|one| format!("  {}", one.sentence())));
         if self.differences.len() > MOST_LINES {
             let more = Count((self.differences.len() - MOST_LINES) as u64, "more difference");
@@ -179,7 +181,8 @@ impl Known<'_> {
 
     /// The record of a key.
     fn record(&self, key: &Hash) -> Option<KeyRecord> {
-        let fact = facts::get(self.cache, key).and_then(|text| KeyRecord::parse(&serde_json::from_slice(&text).ok()?).ok());
+        let fact =
+            facts::get(self.cache, key).and_then(|text| KeyRecord::parse(&serde_json::from_slice(&text).ok()?).ok());
         let entry = || Some(peek(self.cache, key).ok()??.record?.inputs);
         fact.or_else(entry).or_else(|| Some(self.remote_record(key)?.inputs))
     }
@@ -232,7 +235,8 @@ fn compare(
         ("platform", "platform", &a.platform, &b.platform),
     ] {
         if a != b {
-            let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { format!("`{}`", Shown(text.as_bytes())) };
+            let or_none =
+                |text: &str| if text.is_empty() { "none".to_owned() } else { format!("`{}`", Shown(text.as_bytes())) };
             add(what, None, "changed", format!("{word} changed from {} to {}", or_none(a), or_none(b)));
         }
     }
@@ -322,7 +326,10 @@ fn listings(
         let shown = Shown(&path).to_string();
         let text = match change {
             "mode" => format!("{word} `{shown}` changed its executable bit"),
-            change => format!("{word} `{shown}` {}", if change == "added" || change == "removed" { format!("was {change}") } else { change.to_owned() }),
+            change => format!(
+                "{word} `{shown}` {}",
+                if change == "added" || change == "removed" { format!("was {change}") } else { change.to_owned() }
+            ),
         };
         add(Some(shown), change, text);
     }
@@ -351,7 +358,9 @@ fn changes(before: &Listing, after: &Listing) -> Vec<(Vec<u8>, &'static str)> {
                     None => continue,
                 }
             }
-            (Some(x), Some(y)) if x.path < y.path => (a.next().map(|line| line.path.clone()).unwrap_or_default(), "removed"),
+            (Some(x), Some(y)) if x.path < y.path => {
+                (a.next().map(|line| line.path.clone()).unwrap_or_default(), "removed")
+            }
             (Some(_), None) => (a.next().map(|line| line.path.clone()).unwrap_or_default(), "removed"),
             (_, Some(_)) => (b.next().map(|line| line.path.clone()).unwrap_or_default(), "added"),
         };
@@ -397,7 +406,8 @@ fn dependencies(
             for difference in new {
                 let same = |other: &Difference| {
                     other.via.last() == difference.via.last()
-                        && (other.what, &other.name, other.change) == (difference.what, &difference.name, difference.change)
+                        && (other.what, &other.name, other.change)
+                            == (difference.what, &difference.name, difference.change)
                 };
                 if !found.iter().any(same) {
                     found.push(difference);

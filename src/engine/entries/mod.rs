@@ -13,9 +13,11 @@
 pub mod cache;
 pub mod explain;
 pub mod gc;
-pub mod survey;
 pub mod pack;
 pub mod restore;
 pub mod share;
+pub mod store;
+pub mod survey;
 pub mod target;
-mod tree;
+pub mod tree;
+pub mod verify;

@@ -98,7 +98,8 @@ impl Artifact {
             let (kind, hash, size) = match entry.kind {
                 Kind::Dir => {
                     let next = entries.get(index + 1).map(|next| self.files.name(next));
-                    let filled = next.and_then(|next| next.strip_prefix(path)).is_some_and(|rest| rest.starts_with(b"/"));
+                    let filled =
+                        next.and_then(|next| next.strip_prefix(path)).is_some_and(|rest| rest.starts_with(b"/"));
                     if filled {
                         continue;
                     }
@@ -147,12 +148,7 @@ pub fn output(listing: &Listing, root: RootKind, name: String) -> Output {
 }
 
 /// Archives an artifact into a new file, and makes it durable. Returns what was written and the listing of what went in.
-pub fn payload(
-    artifact: &Artifact,
-    encoding: Encoding,
-    place: &Path,
-    context: &Context,
-) -> Result<(Payload, Listing)> {
+pub fn payload(artifact: &Artifact, encoding: Encoding, place: &Path, context: &Context) -> Result<(Payload, Listing)> {
     let doing = || format!("cannot write `{}`", Shown::path(place));
     let codec = Codec::new(encoding.format(), None)?;
     let layout = Layout::with(&artifact.files, Policy::Normalized)?;

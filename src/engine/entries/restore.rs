@@ -81,9 +81,7 @@ pub(super) fn place(
 ) -> Result<Vec<String>> {
     let warning = match output.root {
         RootKind::Dir => target.swap(tree, RootKind::Dir, beside)?,
-        RootKind::File => {
-            target.swap(&super::tree::only_file(tree)?, RootKind::File, beside)?
-        }
+        RootKind::File => target.swap(&super::tree::only_file(tree)?, RootKind::File, beside)?,
     };
     Ok(warning.into_iter().collect())
 }

@@ -49,7 +49,9 @@ pub fn report_line(failure: &Failure, kind: HomeKind) -> String {
         Trouble::Unreachable => format!("remote unreachable: {why}; {instead}"),
         Trouble::Denied => format!("remote refused us: {why}; {instead}"),
         Trouble::Refused => format!("remote entry refused: {why}; {instead}"),
-        Trouble::Dangling => format!("remote record without payload: {why}; treated as a miss, the next build repairs it"),
+        Trouble::Dangling => {
+            format!("remote record without payload: {why}; treated as a miss, the next build repairs it")
+        }
         Trouble::Damaged => format!("remote payload damaged: {why}; {instead}"),
         Trouble::Local => format!("the remote entry could not be used: {why}; {instead}"),
     }
@@ -59,9 +61,12 @@ pub fn report_line(failure: &Failure, kind: HomeKind) -> String {
 pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> Result<Record, Failure> {
     let refused = |error: Error| Failure {
         trouble: Trouble::Refused,
-        error: Error::new(crate::error::Class::Unavailable, format_args!("the record of {} is not usable", name.short()))
-            .caused_by(error.chain())
-            .hint("remove it there with `monofo cache invalidate --key KEY --remote URL`, or store it again elsewhere"),
+        error: Error::new(
+            crate::error::Class::Unavailable,
+            format_args!("the record of {} is not usable", name.short()),
+        )
+        .caused_by(error.chain())
+        .hint("remove it there with `monofo cache invalidate --key KEY --remote URL`, or store it again elsewhere"),
     };
     let record = Record::parse(text, kind, name).map_err(refused)?;
     if record.scope != scope.as_str() {

@@ -94,10 +94,10 @@ impl Target {
     pub fn check_kind(&self, kind: RootKind) -> Result<()> {
         let shown = Shown::path(&self.path);
         match (kind, fs::symlink_metadata(&self.path)) {
-            (RootKind::File, Ok(there)) if there.is_dir() && !is_empty(&self.path) => {
-                Err(Error::refused(format_args!("`{shown}` is a folder with something in it, and the artifact is a file"))
-                    .hint("remove the folder, or name a file with --target"))
-            }
+            (RootKind::File, Ok(there)) if there.is_dir() && !is_empty(&self.path) => Err(Error::refused(
+                format_args!("`{shown}` is a folder with something in it, and the artifact is a file"),
+            )
+            .hint("remove the folder, or name a file with --target")),
             (RootKind::Dir, Ok(there)) if !there.is_dir() && !there.is_symlink() => {
                 Err(Error::refused(format_args!("`{shown}` is a file, and the artifact is a folder"))
                     .hint("remove the file, or name a folder with --target"))

@@ -1,12 +1,436 @@
-//! Files in a store: read-only, shared between entries where they are equal, made durable together.
+//! Files that lie as they are: into a store, where equal files are one, and out of it. By several threads; every byte that is
+//! kept or given out is digested on the way.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use crate::entry::sync_filesystem;
-use crate::error::{Error, IoContext, Result};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+
+use super::target::Target;
+use crate::archive::tree::umask;
+use crate::cancel::Cancel;
+use crate::collect::link_text;
+use crate::collect::walk::{IgnoreFiles, NodeKind, Visited, Walk, walk};
+use crate::context::Context;
+use crate::entry::{Output, sync_filesystem};
+use crate::error::{Class, Error, IoContext, Result};
+use crate::hash::{Hash, Hasher, Line, LineKind, Listing};
 use crate::text::Shown;
+
+/// Files up to this size are read in one piece.
+const SMALL: u64 = 1 << 20;
+
+/// How files come out of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Blocks are shared where the file system can; below a MiB a copy is as fast.
+    Reflink,
+    /// Further names of the store's own files.
+    Hard,
+    /// Copies.
+    Copy,
+}
+
+/// Files that are in the store already, by what is in them.
+#[derive(Debug, Default)]
+pub struct Sharing {
+    files: Mutex<HashMap<(Hash, bool), PathBuf>>,
+    sizes: HashSet<u64>,
+    /// Bytes that were shared.
+    shared: AtomicU64,
+}
+
+impl Sharing {
+    /// Adds the files of an entry whose listing is known.
+    pub fn add(&mut self, folder: &Path, listing: &Listing) {
+        let files = self.files.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for line in listing.lines() {
+            let executable = line.kind == LineKind::Executable;
+            if line.size > 0 && (executable || line.kind == LineKind::File) {
+                let path = || folder.join(std::ffi::OsStr::from_bytes(&line.path));
+                files.entry((line.hash, executable)).or_insert_with(path);
+                self.sizes.insert(line.size);
+            }
+        }
+    }
+
+    /// How many files are known.
+    pub fn len(&self) -> usize {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Bytes of files that were shared.
+    pub fn shared(&self) -> u64 {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    fn find(&self, hash: Hash, executable: bool) -> Option<PathBuf> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&(hash, executable)).cloned()
+    }
+
+    fn note(&self, hash: Hash, executable: bool, path: PathBuf) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert((hash, executable), path);
+    }
+}
+
+enum Purpose<'a> {
+    /// Read-only files in a store.
+    Add(&'a Sharing),
+    /// Files of a user, all with this time.
+    GiveOut { link: Link, time: (i64, u32) },
+    /// Nothing is written.
+    Look,
+}
+
+struct Work<'a> {
+    to: &'a Path,
+    purpose: Purpose<'a>,
+    umask: u32,
+    can_clone: AtomicBool,
+    copied_instead: AtomicBool,
+    context: &'a Context,
+}
+
+/// Copies an artifact into a new folder of a store, sharing what is there already. Returns the lines of its listing.
+pub fn add(from: &Path, to: &Path, sharing: &Sharing, context: &Context) -> Result<Vec<Line>> {
+    let lines = run(from, to, Purpose::Add(sharing), context)?.0;
+    sync_filesystem(to)?;
+    Ok(lines)
+}
+
+/// Copies a single file into a new folder of a store.
+pub fn add_file(from: &Path, to: &Path, sharing: &Sharing, context: &Context) -> Result<Line> {
+    let name = from.file_name().unwrap_or_default().as_bytes();
+    let folder = File::open(from.parent().unwrap_or(Path::new("."))).or_fail(|| "cannot open the artifact's folder")?;
+    let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        .or_fail(|| format!("cannot read `{}`", Shown(name)))?;
+    let work = Work::new(to, Purpose::Add(sharing), context);
+    fs::create_dir_all(to).or_fail(|| "cannot make a folder in the store")?;
+    let visited = Visited { path: name, folder: folder.as_fd(), name, kind: NodeKind::File, stat: &stat };
+    let line = work.file(&visited)?;
+    sync_filesystem(to)?;
+    Ok(Line { path: b".".to_vec(), ..line })
+}
+
+/// Copies or links an entry's files out of the store. Returns the lines of their listing, and whether links were asked for
+/// and could not be made.
+pub fn give_out(from: &Path, to: &Path, link: Link, time: (i64, u32), context: &Context) -> Result<(Vec<Line>, bool)> {
+    run(from, to, Purpose::GiveOut { link, time }, context)
+}
+
+/// Digests an entry's files where they lie.
+pub fn hash(folder: &Path, _output: &Output, cancel: &Cancel) -> Result<Vec<Line>> {
+    let context = Context { cancel: cancel.clone(), ..Context::default() };
+    Ok(run(folder, folder, Purpose::Look, &context)?.0)
+}
+
+fn run(from: &Path, to: &Path, purpose: Purpose<'_>, context: &Context) -> Result<(Vec<Line>, bool)> {
+    let work = Work::new(to, purpose, context);
+    if !matches!(work.purpose, Purpose::Look) {
+        fs::create_dir_all(to).or_fail(|| format!("cannot make the folder `{}`", Shown::path(to)))?;
+    }
+    let everything = |_: &[u8]| false;
+    let plan = Walk { root: from, ignore_files: IgnoreFiles::Keep, leave_out: &everything, cancel: &context.cancel };
+    let lines = walk(&plan, |visited| work.node(visited))?;
+    if let Purpose::GiveOut { time, .. } = work.purpose {
+        work.finish_folders(&plan, time)?;
+    }
+    Ok((lines, work.copied_instead.into_inner()))
+}
+
+impl<'a> Work<'a> {
+    fn new(to: &'a Path, purpose: Purpose<'a>, context: &'a Context) -> Self {
+        let flag = AtomicBool::new;
+        Work { to, purpose, umask: umask(), can_clone: flag(true), copied_instead: flag(false), context }
+    }
+
+    fn place(&self, path: &[u8]) -> PathBuf {
+        self.to.join(std::ffi::OsStr::from_bytes(path))
+    }
+
+    fn node(&self, visited: &Visited<'_>) -> Result<Option<Line>> {
+        let path = visited.path;
+        let looks = matches!(self.purpose, Purpose::Look);
+        match visited.kind {
+            NodeKind::File => self.file(visited).map(Some),
+            NodeKind::Dir { empty } => {
+                if empty && !looks {
+                    let place = self.place(path);
+                    fs::create_dir_all(&place).or_fail(|| format!("cannot make `{}`", Shown(path)))?;
+                }
+                let line = Line { kind: LineKind::EmptyDir, hash: Hash([0; 32]), size: 0, path: path.to_vec() };
+                Ok(empty.then_some(line))
+            }
+            NodeKind::Symlink => {
+                let text = link_text(visited)?;
+                if !looks {
+                    let place = self.place(path);
+                    let make = || rustix::fs::symlinkat(text.as_slice(), CWD, &place);
+                    self.in_folder(&place, make).or_fail(|| format!("cannot make the link `{}`", Shown(path)))?;
+                    if let Purpose::GiveOut { time, .. } = self.purpose {
+                        rustix::fs::utimensat(CWD, &place, &times(time), AtFlags::SYMLINK_NOFOLLOW)
+                            .or_fail(|| format!("cannot set the time of `{}`", Shown(path)))?;
+                    }
+                }
+                let (hash, size) = (Hash::of(&text), text.len() as u64);
+                Ok(Some(Line { kind: LineKind::Link, hash, size, path: path.to_vec() }))
+            }
+            // Left out, with the one warning of whoever looked at the artifact first.
+            NodeKind::Special if matches!(self.purpose, Purpose::Add(_)) => Ok(None),
+            NodeKind::Special => {
+                Err(Error::damaged(format_args!("`{}` is neither file, folder nor link", Shown(path))))
+            }
+        }
+    }
+
+    /// Makes something; its folder too when that is missing.
+    fn in_folder<T>(&self, place: &Path, make: impl Fn() -> rustix::io::Result<T>) -> std::io::Result<T> {
+        match make() {
+            Err(Errno::NOENT) => {
+                fs::create_dir_all(place.parent().unwrap_or(self.to))?;
+                Ok(make()?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn file(&self, visited: &Visited<'_>) -> Result<Line> {
+        let stat = visited.stat;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let executable = stat.st_mode & 0o100 != 0;
+        let source = Source::open(visited)?;
+        let hash = if size <= SMALL {
+            self.small(visited, source, size, executable)?
+        } else {
+            self.large(visited, source, size, executable)?
+        };
+        self.context.progress.add(size);
+        let kind = if executable { LineKind::Executable } else { LineKind::File };
+        Ok(Line { kind, hash, size, path: visited.path.to_vec() })
+    }
+
+    fn small(&self, visited: &Visited<'_>, mut source: Source, size: u64, executable: bool) -> Result<Hash> {
+        thread_local! {
+            static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            source.file.read_to_end(buffer).or_fail(|| format!("cannot read `{}`", Shown(visited.path)))?;
+            source.check(visited, buffer.len() as u64)?;
+            let hash = Hash::of(buffer);
+            match &self.purpose {
+                Purpose::Look => {}
+                Purpose::Add(sharing) => {
+                    let shared = size > 0
+                        && sharing.find(hash, executable).is_some_and(|known| {
+                            fs::read(&known).is_ok_and(|there| there == *buffer) && self.link(&known, visited)
+                        });
+                    if shared {
+                        sharing.shared.fetch_add(size, Ordering::Relaxed);
+                    } else {
+                        let mut file = self.create(visited, executable)?;
+                        file.write_all(buffer).or_fail(|| format!("cannot write `{}`", Shown(visited.path)))?;
+                        if size > 0 {
+                            sharing.note(hash, executable, self.place(visited.path));
+                        }
+                    }
+                }
+                Purpose::GiveOut { link, time } => {
+                    if *link != Link::Hard || !self.give_link(&source, visited) {
+                        let mut file = self.create(visited, executable)?;
+                        file.write_all(buffer).or_fail(|| format!("cannot write `{}`", Shown(visited.path)))?;
+                        self.finish(&file, visited, *time)?;
+                    }
+                }
+            }
+            Ok(hash)
+        })
+    }
+
+    fn large(&self, visited: &Visited<'_>, mut source: Source, size: u64, executable: bool) -> Result<Hash> {
+        match &self.purpose {
+            Purpose::Look => source.digest(visited, None, &self.context.cancel),
+            Purpose::Add(sharing) => {
+                if sharing.sizes.contains(&size) {
+                    let hash = source.digest(visited, None, &self.context.cancel)?;
+                    let same =
+                        |known: &PathBuf| digest_of(known, &self.context.cancel).is_ok_and(|there| there == hash);
+                    if sharing.find(hash, executable).is_some_and(|known| same(&known) && self.link(&known, visited)) {
+                        sharing.shared.fetch_add(size, Ordering::Relaxed);
+                        return Ok(hash);
+                    }
+                    source
+                        .file
+                        .seek(SeekFrom::Start(0))
+                        .or_fail(|| format!("cannot read `{}`", Shown(visited.path)))?;
+                }
+                let mut file = self.create(visited, executable)?;
+                let hash = self.copy(visited, &mut source, &mut file)?;
+                sharing.note(hash, executable, self.place(visited.path));
+                Ok(hash)
+            }
+            Purpose::GiveOut { link, time } => {
+                if *link == Link::Hard && self.give_link(&source, visited) {
+                    return source.digest(visited, None, &self.context.cancel);
+                }
+                let mut file = self.create(visited, executable)?;
+                let hash = match link {
+                    Link::Copy | Link::Hard => source.digest(visited, Some(&mut file), &self.context.cancel)?,
+                    Link::Reflink => self.copy(visited, &mut source, &mut file)?,
+                };
+                self.finish(&file, visited, *time)?;
+                Ok(hash)
+            }
+        }
+    }
+
+    /// Shares blocks where that can be done, else copies. What is digested is the copy.
+    fn copy(&self, visited: &Visited<'_>, source: &mut Source, file: &mut File) -> Result<Hash> {
+        #[cfg(target_os = "linux")]
+        if self.can_clone.load(Ordering::Relaxed) {
+            match rustix::fs::ioctl_ficlone(&*file, &source.file) {
+                Ok(()) => {
+                    source.check(visited, u64::try_from(visited.stat.st_size).unwrap_or(0))?;
+                    return digest_of(&self.place(visited.path), &self.context.cancel);
+                }
+                Err(_) => self.can_clone.store(false, Ordering::Relaxed),
+            }
+        }
+        source.digest(visited, Some(file), &self.context.cancel)
+    }
+
+    /// A further name of a file in the store. False where none can be made: too many names, another file system.
+    fn link(&self, known: &Path, visited: &Visited<'_>) -> bool {
+        let place = self.place(visited.path);
+        self.in_folder(&place, || rustix::fs::linkat(CWD, known, CWD, &place, AtFlags::empty())).is_ok()
+    }
+
+    /// The same for a file that is given out. What it says is what is read: the same inode.
+    fn give_link(&self, _source: &Source, visited: &Visited<'_>) -> bool {
+        let place = self.place(visited.path);
+        let make = || rustix::fs::linkat(visited.folder, visited.name, CWD, &place, AtFlags::empty());
+        let made = self.in_folder(&place, make).is_ok();
+        if !made {
+            self.copied_instead.store(true, Ordering::Relaxed);
+        }
+        made
+    }
+
+    fn create(&self, visited: &Visited<'_>, executable: bool) -> Result<File> {
+        let mode = match (&self.purpose, executable) {
+            (Purpose::Add(_), false) => 0o444,
+            (Purpose::Add(_), true) => 0o555,
+            (_, false) => 0o644,
+            (_, true) => 0o755,
+        };
+        let place = self.place(visited.path);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let make = || rustix::fs::open(&place, flags, Mode::from_raw_mode(mode));
+        let doing = || format!("cannot make `{}`", Shown(visited.path));
+        let file = File::from(self.in_folder(&place, make).or_fail(doing)?);
+        if executable && self.umask & 0o100 != 0 {
+            // Whether it is executable is a part of what is kept.
+            file.set_permissions(Permissions::from_mode(mode & !self.umask | 0o500)).or_fail(doing)?;
+        }
+        Ok(file)
+    }
+
+    fn finish(&self, file: &File, visited: &Visited<'_>, time: (i64, u32)) -> Result<()> {
+        rustix::fs::futimens(file, &times(time)).or_fail(|| format!("cannot set the time of `{}`", Shown(visited.path)))
+    }
+
+    /// Gives folders their time, once nothing more comes into them.
+    fn finish_folders(&self, plan: &Walk<'_>, time: (i64, u32)) -> Result<()> {
+        walk(plan, |visited| {
+            if matches!(visited.kind, NodeKind::Dir { .. }) {
+                let set = rustix::fs::utimensat(CWD, self.place(visited.path), &times(time), AtFlags::empty());
+                set.or_fail(|| format!("cannot set the time of `{}`", Shown(visited.path)))?;
+            }
+            Ok(None::<()>)
+        })?;
+        Ok(())
+    }
+}
+
+fn times(time: (i64, u32)) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: time.0, tv_nsec: time.1.into() },
+    }
+}
+
+/// A file that is read.
+struct Source {
+    file: File,
+}
+
+impl Source {
+    fn open(visited: &Visited<'_>) -> Result<Source> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        match rustix::fs::openat(visited.folder, visited.name, flags, Mode::empty()) {
+            Ok(file) => Ok(Source { file: file.into() }),
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Err(changed(visited.path)),
+            Err(errno) => Err(errno).or_fail(|| format!("cannot read `{}`", Shown(visited.path))),
+        }
+    }
+
+    /// Makes sure that it is what was met, and was read whole.
+    fn check(&self, visited: &Visited<'_>, read: u64) -> Result<()> {
+        let now = rustix::fs::fstat(&self.file).or_fail(|| format!("cannot read `{}`", Shown(visited.path)))?;
+        let facts = |stat: &Stat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+        let same = facts(&now) == facts(visited.stat) && u64::try_from(now.st_size) == Ok(read);
+        if same { Ok(()) } else { Err(changed(visited.path)) }
+    }
+
+    /// Digests what it holds, and copies it.
+    fn digest(&mut self, visited: &Visited<'_>, mut to: Option<&mut File>, cancel: &Cancel) -> Result<Hash> {
+        let mut buffer = vec![0; 1 << 20];
+        let (mut hasher, mut read) = (Hasher::new(), 0);
+        loop {
+            cancel.check()?;
+            let n = match self.file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).or_fail(|| format!("cannot read `{}`", Shown(visited.path))),
+            };
+            hasher.update(&buffer[..n]);
+            read += n as u64;
+            if let Some(file) = &mut to {
+                file.write_all(&buffer[..n]).or_fail(|| format!("cannot write `{}`", Shown(visited.path)))?;
+            }
+        }
+        self.check(visited, read)?;
+        Ok(hasher.finish())
+    }
+}
+
+fn digest_of(path: &Path, cancel: &Cancel) -> Result<Hash> {
+    let doing = || format!("cannot read `{}`", Shown::path(path));
+    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut file = File::options().read(true).custom_flags(nofollow).open(path).or_fail(doing)?;
+    let (mut buffer, mut hasher) = (vec![0; 1 << 20], Hasher::new());
+    loop {
+        cancel.check()?;
+        match file.read(&mut buffer).or_fail(doing)? {
+            0 => return Ok(hasher.finish()),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+fn changed(path: &[u8]) -> Error {
+    Error::new(Class::Changed, format_args!("`{}` changed while it was read", Shown(path)))
+        .hint("make sure that nothing writes there meanwhile, and try again")
+}
 
 /// Takes the right to write from all files of a tree, and makes it durable. Folders stay writable by their owner: one that
 /// is not can be neither moved nor removed.
@@ -39,4 +463,10 @@ pub(super) fn only_file(folder: &Path) -> Result<PathBuf> {
         (Some(one), None) => Ok(one.path()),
         _ => Err(Error::damaged(format_args!("`{}` does not hold exactly one file", Shown::path(folder)))),
     }
+}
+
+/// A target's file inside a folder that was named with a `/` at the end.
+pub fn inside(target: &Target, name: &str) -> Result<PathBuf> {
+    let name = crate::hash::escape::unescape(name.as_bytes())?;
+    Ok(target.path().join(std::ffi::OsStr::from_bytes(&name)))
 }

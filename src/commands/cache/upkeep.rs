@@ -1,0 +1,147 @@
+//! `monofo cache verify` and `monofo cache invalidate`, and the cleaning up that `build` does now and then.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use crate::cli::entries::{CacheInvalidate, CacheVerify};
+use crate::commands::Commands;
+use crate::config::entries::Keeping;
+use crate::context::Context;
+use crate::engine::entries::gc::{GcRequest, References, collect};
+use crate::engine::entries::survey::survey;
+use crate::engine::entries::verify::{Checked, verify};
+use crate::entry::{Readers, Removal, facts, remove};
+use crate::error::{Class, Error, Result};
+use crate::hash::Hash;
+use crate::key::ComponentName;
+use crate::remote::Section;
+use crate::text::{Bytes, Count};
+
+/// How often `build` cleans up, how long that may take, and what goes.
+const OFTEN: Duration = Duration::from_secs(24 * 60 * 60);
+const WITHIN: Duration = Duration::from_secs(2);
+pub(in crate::commands) const CACHE_GRACE: Duration = Duration::from_secs(60 * 60);
+pub(in crate::commands) const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+impl Commands<'_> {
+    pub(super) fn cache_verify(&self, asked: &CacheVerify, context: &Context) -> Result<()> {
+        let keeping = self.keeping()?;
+        let component = asked.component.as_deref().map(ComponentName::new).transpose()?;
+        let checked = verify(&keeping.cache, component.as_ref(), context)?;
+        self.tell_checked(&checked, "cache")
+    }
+
+    pub(in crate::commands) fn tell_checked(&self, checked: &Checked, word: &str) -> Result<()> {
+        self.report.section("checked", json!(checked.checked));
+        self.report.section("bytes", json!(checked.bytes));
+        let names: Vec<_> = checked.damaged.iter().map(|(name, _)| name.to_string()).collect();
+        self.report.section("damaged", json!(names));
+        for (name, error) in &checked.damaged {
+            self.report.warning(format_args!("{}: {}", name.short(), error.chain()));
+        }
+        if !checked.damaged.is_empty() {
+            return Err(Error::damaged(format_args!(
+                "{} of {} damaged, and moved to quarantine",
+                checked.damaged.len(),
+                Count(checked.checked, "entry")
+            ))
+            .hint(format!("build and store them again; `monofo gc {word}` removes quarantine after 7 days")));
+        }
+        self.report.note(format_args!(
+            "{} checked, {}: all right",
+            Count(checked.checked, "entry"),
+            Bytes(checked.bytes)
+        ));
+        Ok(())
+    }
+
+    pub(super) fn cache_invalidate(&self, asked: &CacheInvalidate) -> Result<()> {
+        let keeping = self.keeping()?;
+        let component = asked.component.as_deref().map(ComponentName::new).transpose()?;
+        let key = asked.key.as_deref().map(|text| keeping.key_of_user(text)).transpose()?;
+        let remote = asked.remote.as_deref().map(|url| keeping.remote(Some(url), self.cancel)).transpose()?.flatten();
+        let found = survey(&keeping.cache)?;
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        let mut names: Vec<(Hash, u64)> = found
+            .entries
+            .iter()
+            .filter(|entry| component.as_ref().is_none_or(|name| entry.record.inputs.component() == name))
+            .map(|entry| (entry.name, entry.disk))
+            .collect();
+        if component.is_none() {
+            // What nobody can read is nobody's either.
+            names.extend(found.damaged.iter().map(|name| (*name, 0)));
+        }
+        names.retain(|(name, _)| key.is_none_or(|key| key == *name));
+        for (name, disk) in names {
+            self.cancel.check()?;
+            let gone = asked.dry_run
+                || match remove(&keeping.cache, &name, Readers::LetFinish, || Ok(true))? {
+                    Removal::Removed => true,
+                    // Whoever writes it right now makes a new entry.
+                    Removal::InUse | Removal::Kept | Removal::Gone => false,
+                };
+            if gone {
+                bytes += disk;
+                removed.push(name);
+            }
+        }
+        if asked.all && !asked.dry_run {
+            for (path, _) in facts::all(&keeping.cache)? {
+                // Losable, and perhaps gone already.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        if let Some(remote) = remote.filter(|_| !asked.dry_run) {
+            for name in removed.iter().chain(key.iter().filter(|key| !removed.contains(key))) {
+                remote.remove(Section::Cache, name).map_err(|failure| failure.error)?;
+            }
+        } else if !removed.is_empty() {
+            self.report.detail("copies in a remote stay: name it with --remote to remove them there");
+        }
+        let all: Vec<_> = removed.iter().map(Hash::to_string).collect();
+        self.report.section("dry_run", json!(asked.dry_run));
+        self.report.section("removed", json!(all));
+        self.report.section("bytes", json!(bytes));
+        if let Some(key) = key.filter(|key| !removed.contains(key) && asked.remote.is_none()) {
+            return Err(Error::new(Class::NotThere, format_args!("there is no entry {}", key.short()))
+                .hint("see `monofo cache list`"));
+        }
+        let verb = if asked.dry_run { "would remove" } else { "removed" };
+        self.report.note(format_args!("{verb} {}, {}", Count(removed.len() as u64, "entry"), Bytes(bytes)));
+        Ok(())
+    }
+
+    /// Cleans up the cache once a day, in little time. Trouble with it is no trouble of the command.
+    pub(in crate::commands) fn clean_up_cache(&self, keeping: &Keeping) {
+        let mark = keeping.cache.root().join("counters").join("cleaned");
+        let age = std::fs::metadata(&mark)
+            .and_then(|status| status.modified())
+            .map(|time| time.elapsed().unwrap_or_default());
+        if age.is_ok_and(|age| age < OFTEN) {
+            return;
+        }
+        let _ = mark.parent().map(std::fs::create_dir_all);
+        if std::fs::write(&mark, "").is_err() {
+            return;
+        }
+        let request = GcRequest {
+            grace: CACHE_GRACE,
+            max_age: Some(MAX_AGE),
+            max_size: None,
+            dry_run: false,
+            within: Some(WITHIN),
+            now: SystemTime::now(),
+        };
+        match collect(&keeping.cache, &request, &|_| Ok(References::new()), self.cancel) {
+            Ok(done) if !done.gone.is_empty() => self.report.note(format_args!(
+                "cleaned up the cache: {} not used for 30 days, {} freed",
+                Count(done.gone.len() as u64, "entry"),
+                Bytes(done.freed)
+            )),
+            Ok(_) => {}
+            Err(error) => self.report.detail(format_args!("the cache was not cleaned up: {}", error.chain())),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What keeps entries of a store: pins, generations of profiles, lock files, current keys, and the newest of each component.
+//!
+//! What cannot be read keeps everything: any of these that is damaged is an error of class `Workspace`, before anything goes.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cancel::Cancel;
+use crate::config::entries::Keeping;
+use crate::config::workspace::all_locks;
+use crate::engine::entries::gc::References;
+use crate::engine::entries::survey::{Entry, Survey};
+use crate::entry::{pins, profiles};
+use crate::error::{Class, Result};
+use crate::hash::Hash;
+use crate::key::{ComponentName, Lock};
+
+/// What keeps entries of a store. Current keys are computed once; all else is read again whenever it is asked for, so that
+/// what was pinned meanwhile stays.
+pub struct Roots<'a> {
+    keeping: &'a Keeping,
+    cancel: &'a Cancel,
+    current: OnceCell<BTreeSet<Hash>>,
+}
+
+impl<'a> Roots<'a> {
+    /// Reads nothing yet.
+    pub fn new(keeping: &'a Keeping, cancel: &'a Cancel) -> Self {
+        Roots { keeping, cancel, current: OnceCell::new() }
+    }
+
+    /// Everything that keeps an entry, and by what.
+    pub fn references(&self, found: &Survey) -> Result<References> {
+        self.read(found).map_err(|error| match error.class() {
+            Class::Interrupted { .. } => error,
+            _ => {
+                error.context("what keeps entries cannot be read, so nothing was removed").with_class(Class::Workspace)
+            }
+        })
+    }
+
+    fn read(&self, found: &Survey) -> Result<References> {
+        let mut kept = References::new();
+        let store = &self.keeping.store;
+        for pin in pins::all(store)? {
+            kept.entry(pin.hash).or_insert("by pins");
+        }
+        for hash in profiles::addresses(store)? {
+            kept.entry(hash).or_insert("by profiles");
+        }
+        if let Some(manifests) = &self.keeping.workspace.manifests {
+            for lock in all_locks(manifests)? {
+                for hash in locked(&lock, found) {
+                    kept.entry(hash).or_insert("by lock files");
+                }
+            }
+            let current = match self.current.get() {
+                Some(current) => current,
+                None => {
+                    let computed = self.current_keys(found)?;
+                    self.current.get_or_init(|| computed)
+                }
+            };
+            for entry in found.entries.iter().filter(|entry| current.contains(&entry.record.key)) {
+                kept.entry(entry.name).or_insert("by current keys");
+            }
+        }
+        for entry in newest(found.entries.iter()).into_values() {
+            kept.entry(entry.name).or_insert("newest of their component");
+        }
+        Ok(kept)
+    }
+
+    /// The keys of the components that something is stored of.
+    fn current_keys(&self, found: &Survey) -> Result<BTreeSet<Hash>> {
+        let mut keys = BTreeSet::new();
+        for name in self.keeping.workspace.components.keys() {
+            self.cancel.check()?;
+            if found.entries.iter().any(|entry| entry.record.inputs.component() == name) {
+                keys.insert(self.keeping.key(name, &[], self.cancel)?.key);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// What a lock file names: artifacts by their addresses and, where it names none for a platform, the newest entry of the
+/// component with its version.
+fn locked(lock: &Lock, found: &Survey) -> Vec<Hash> {
+    let mut hashes: Vec<_> = lock.artifacts().collect();
+    for (name, locked) in &lock.components {
+        let fits = |entry: &&Entry| {
+            let inputs = &entry.record.inputs;
+            inputs.component() == name
+                && inputs.version() == locked.version
+                && locked.artifacts.iter().all(|(platform, _)| platform != inputs.platform())
+        };
+        hashes.extend(newest(found.entries.iter().filter(fits)).into_values().map(|entry| entry.name));
+    }
+    hashes
+}
+
+/// The newest entry of each component and platform.
+fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> BTreeMap<(&'a ComponentName, &'a str), &'a Entry> {
+    let mut newest: BTreeMap<_, &Entry> = BTreeMap::new();
+    for entry in entries {
+        let inputs = &entry.record.inputs;
+        let known = newest.entry((inputs.component(), inputs.platform())).or_insert(entry);
+        if (entry.record.created, entry.name) > (known.record.created, known.name) {
+            *known = entry;
+        }
+    }
+    newest
+}

@@ -1,0 +1,184 @@
+//! The content-addressed store: an artifact under the hash of all that went in and all that came out, and back.
+
+use super::cache::{differing, inputs_changed, is_damage, remember, set_aside};
+use super::pack::{Artifact, output};
+use super::restore::{check, check_name, place, time_of};
+use super::survey::survey;
+use super::target::Target;
+use super::tree::{self, Link, Sharing};
+use crate::context::Context;
+use crate::engine::keys::Computed;
+use crate::entry::{Home, Published, Record, RootKind, Staging, facts, open, publish};
+use crate::error::{Class, Error, Result};
+use crate::hash::{Hash, Listing, ListingKind};
+use crate::text::{Count, Shown};
+
+/// Files of other entries that are looked at for sharing.
+const MOST_SHARED: usize = 1_000_000;
+
+/// What came of adding an artifact.
+#[derive(Debug)]
+pub struct Added {
+    /// Its metadata.
+    pub record: Record,
+    /// Its address.
+    pub hash: Hash,
+    /// Whether it was there already.
+    pub same: bool,
+    /// Bytes of files that it shares with others.
+    pub shared: u64,
+    /// What the user should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Adds an artifact. `again` computes the key once more when it was read: class `Changed` when that gives another. Blocks.
+pub fn add(
+    store: &Home,
+    computed: &Computed,
+    artifact: Artifact,
+    scope: &str,
+    again: &dyn Fn() -> Result<Hash>,
+    context: &Context,
+) -> Result<Added> {
+    store.create()?;
+    let found = survey(store)?;
+    let sharing = sharing(store, &found.entries, computed);
+    let staging = Staging::new(store)?;
+    context.progress.expect(artifact.bytes());
+    let folder = staging.join("tree");
+    let listing = match artifact.kind {
+        RootKind::Dir => Listing::new(ListingKind::Dir, tree::add(&artifact.root, &folder, &sharing, context)?),
+        RootKind::File => {
+            let name = artifact.files.entries().first().map(|entry| artifact.files.name(entry).to_vec());
+            let name = name.ok_or_else(|| Error::failed("an artifact that is a file has one"))?;
+            let path = artifact.root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&name));
+            Listing::new(ListingKind::File, vec![tree::add_file(&path, &folder, &sharing, context)?])
+        }
+    };
+    if again()? != computed.key {
+        return Err(inputs_changed(computed));
+    }
+    let output = output(&listing, artifact.kind, artifact.name);
+    let record = Record::new(computed.record.clone(), output, computed.source, scope);
+    let mut warnings = artifact.warnings;
+    let others = found.entries.iter().filter(|entry| entry.record.key == record.key && entry.name != record.address());
+    if let Some(other) = others.max_by_key(|entry| entry.record.created) {
+        let was = facts::get(store, &other.record.output.tree).and_then(|text| Listing::parse(&text).ok());
+        let paths = was.map(|was| differing(&was, &listing)).unwrap_or_default();
+        let detail = match paths.first() {
+            Some(first) => format!(" in {}, first `{}`", Count(paths.len() as u64, "path"), Shown(first)),
+            None => String::new(),
+        };
+        warnings.push(format!(
+            "the same inputs gave another output before, different{detail}: the build is not reproducible, or an input is not declared. Both are kept"
+        ));
+    }
+    remember(store, &staging, computed, &listing);
+    let published = publish(store, &staging, &record, &folder, &context.cancel)?;
+    let same = matches!(published, Published::Same);
+    let shared = if same { 0 } else { sharing.shared() };
+    Ok(Added { hash: record.address(), record, same, shared, warnings })
+}
+
+/// What is there already: the newest entries of the same component first, then the others.
+fn sharing(store: &Home, entries: &[super::survey::Entry], computed: &Computed) -> Sharing {
+    let component = computed.record.component();
+    let mut entries: Vec<_> = entries.iter().filter(|entry| entry.whole).collect();
+    entries
+        .sort_by_key(|entry| (entry.record.inputs.component() != component, std::cmp::Reverse(entry.record.created)));
+    let mut sharing = Sharing::default();
+    for entry in entries {
+        if sharing.len() >= MOST_SHARED {
+            break;
+        }
+        let listing = facts::get(store, &entry.record.output.tree).and_then(|text| Listing::parse(&text).ok());
+        if let Some(listing) = listing.filter(|listing| listing.kind() == ListingKind::Dir) {
+            sharing.add(&store.folder(&entry.name), &listing);
+        }
+    }
+    sharing
+}
+
+/// What came of looking for an artifact.
+#[derive(Debug)]
+pub enum Found {
+    /// It was restored.
+    Restored {
+        /// Its metadata.
+        record: Box<Record>,
+        /// What the user should know.
+        warnings: Vec<String>,
+    },
+    /// There is none.
+    Absent,
+    /// There was one, and it proved to be damaged: it is out of the way now.
+    Damaged(Error),
+}
+
+/// Restores an artifact. The target stays as it is unless all is right. `slashed`: the target is a folder that a file is to
+/// go into. Blocks.
+pub fn get(
+    store: &Home,
+    hash: &Hash,
+    target: Target,
+    slashed: bool,
+    link: Link,
+    guards: &super::target::Guards,
+    context: &Context,
+) -> Result<Found> {
+    if !store.exists()? {
+        return Ok(Found::Absent);
+    }
+    let (opened, error) = match open(store, hash) {
+        Ok(None) => return Ok(Found::Absent),
+        Ok(Some(opened)) => {
+            let output = &opened.record.output;
+            let target = match output.root {
+                RootKind::File if slashed => Target::new(&tree::inside(&target, &output.name)?, guards)?,
+                _ => target,
+            };
+            match give_out(store, &opened.content, &opened.record, &target, link, context) {
+                Ok(warnings) => {
+                    opened.touch();
+                    return Ok(Found::Restored { record: Box::new(opened.record), warnings });
+                }
+                Err(error) => (Some(opened), error),
+            }
+        }
+        Err(error) => (None, error),
+    };
+    // What changed while it was read lies in the store, where nothing changes.
+    if !is_damage(&error) && error.class() != Class::Changed {
+        return Err(error);
+    }
+    set_aside(store, hash, opened.as_ref());
+    Ok(Found::Damaged(error))
+}
+
+fn give_out(
+    store: &Home,
+    content: &std::path::Path,
+    record: &Record,
+    target: &Target,
+    link: Link,
+    context: &Context,
+) -> Result<Vec<String>> {
+    target.check_kind(record.output.root)?;
+    let beside = target.beside(store)?;
+    context.progress.expect(record.output.bytes);
+    let ready = beside.path.join("tree");
+    let (lines, copied) = tree::give_out(content, &ready, link, time_of(&beside.path)?, context)?;
+    check(lines, &record.output)?;
+    if record.output.root == RootKind::File {
+        check_name(&ready, &record.output)?;
+    }
+    context.cancel.check()?;
+    let mut warnings = place(&ready, &record.output, target, &beside)?;
+    if copied {
+        warnings.push("files were copied: no links can be made from the store to there".to_owned());
+    } else if link == Link::Hard {
+        warnings
+            .push("the files are the store's own, and read-only: whoever writes to them damages the store".to_owned());
+    }
+    Ok(warnings)
+}

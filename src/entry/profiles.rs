@@ -1,0 +1,263 @@
+//! Profiles: named sets of artifacts, switched in one step and back again.
+//!
+//! ```text
+//! profiles/<name>/gen-<n>/<component>   a link to ../../../ab/<address>, or to the file in it
+//! profiles/<name>/gen-<n>.json          what it is made of; written last, makes it a generation
+//! profiles/<name>/current               a link to gen-<n>, replaced by a rename
+//! ```
+//! Every artifact of every generation is kept.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::home::list;
+use super::lock::{Hold, LOCK_WAIT, wait_lock};
+use super::pins::check_name;
+use super::record::now_text;
+use super::staging::{random_name, sync_dir, sync_file};
+use super::{Home, RootKind, Staging, open};
+use crate::cancel::Cancel;
+use crate::error::{Class, Error, IoContext, Result};
+use crate::hash::{Hash, escape};
+use crate::key::ComponentName;
+use crate::text::Shown;
+
+const SCHEMA: &str = "meta.generation/1";
+
+/// One generation of a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When it was made.
+    pub created_at: String,
+    /// The digest of the lock file that it was made from, if it was.
+    pub lock: Option<Hash>,
+    /// Its artifacts, by component.
+    pub artifacts: Vec<(ComponentName, Hash)>,
+}
+
+fn folder(store: &Home, name: &str) -> PathBuf {
+    store.root().join("profiles").join(name)
+}
+
+fn directory(number: u64) -> String {
+    format!("gen-{number}")
+}
+
+/// All addresses in all generations of all profiles. One that cannot be read is an error of class `Damaged`.
+pub fn addresses(store: &Home) -> Result<Vec<Hash>> {
+    let mut found = Vec::new();
+    for name in list(&store.root().join("profiles"))? {
+        for generation in generations(store, &name)? {
+            found.extend(generation.artifacts.into_iter().map(|(_, hash)| hash));
+        }
+    }
+    Ok(found)
+}
+
+/// The generations of a profile, oldest first; none when there is no such profile.
+pub fn generations(store: &Home, name: &str) -> Result<Vec<Generation>> {
+    check_name("profile", name)?;
+    let folder = folder(store, name);
+    let mut found = Vec::new();
+    for file in list(&folder)? {
+        let number = file.strip_prefix("gen-").and_then(|rest| rest.strip_suffix(".json"));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            found.push(read(&folder.join(&file), number)?);
+        }
+    }
+    found.sort_by_key(|generation| generation.number);
+    Ok(found)
+}
+
+fn read(path: &Path, number: u64) -> Result<Generation> {
+    let damaged = || {
+        Error::damaged(format_args!("`{}` cannot be read as a generation", Shown::path(path)))
+            .hint("mend it, or remove it together with its folder")
+    };
+    let text = fs::read(path).map_err(|error| damaged().caused_by(error))?;
+    let value: Value = serde_json::from_slice(&text).map_err(|error| damaged().caused_by(error))?;
+    let fields = || {
+        if value.get("schema")?.as_str()? != SCHEMA {
+            return None;
+        }
+        let lock = match value.get("lock")? {
+            Value::Null => None,
+            lock => Some(Hash::parse(lock.as_str()?)?),
+        };
+        let artifact = |value: &Value| {
+            let name = ComponentName::new(value.get("component")?.as_str()?).ok()?;
+            Some((name, Hash::parse(value.get("hash")?.as_str()?)?))
+        };
+        let artifacts = value.get("artifacts")?.as_array()?.iter().map(artifact).collect::<Option<_>>()?;
+        Some(Generation { number, created_at: value.get("created_at")?.as_str()?.to_owned(), lock, artifacts })
+    };
+    fields().ok_or_else(damaged)
+}
+
+/// The number of the current generation.
+pub fn current(store: &Home, name: &str) -> Result<Option<u64>> {
+    check_name("profile", name)?;
+    match fs::read_link(folder(store, name).join("current")) {
+        Ok(link) => Ok(link.to_str().and_then(|link| link.strip_prefix("gen-")).and_then(|number| number.parse().ok())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).or_fail(|| format!("cannot read which generation of `{name}` is current")),
+    }
+}
+
+/// Makes artifacts a new generation, and that the current one. Nothing changes unless all of them are there and whole, as
+/// far as a look tells: class `NotThere` names those that are missing. Returns its number.
+pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, cancel: &Cancel) -> Result<Generation> {
+    check_name("profile", name)?;
+    let (mut artifacts, mut missing, mut links) = (Vec::new(), Vec::new(), Vec::new());
+    for hash in hashes {
+        let Some(opened) = open(store, hash)? else {
+            missing.push(hash.to_string());
+            continue;
+        };
+        let component = opened.record.inputs.component().clone();
+        if artifacts.iter().any(|(known, _)| *known == component) {
+            return Err(Error::usage(format_args!("two of the artifacts are of the component `{component}`"))
+                .hint("name one of each"));
+        }
+        let mut to = format!("../../../{}/{hash}", hash.shard()).into_bytes();
+        if opened.record.output.root == RootKind::File {
+            to.push(b'/');
+            to.extend(escape::unescape(opened.record.output.name.as_bytes())?);
+        }
+        links.push((component.clone(), to));
+        artifacts.push((component, *hash));
+    }
+    if !missing.is_empty() {
+        return Err(Error::new(Class::NotThere, format_args!("not in the store: {}", missing.join(", ")))
+            .hint("add them, or get them from the remote; the profile stays as it is"));
+    }
+    let held = hold(store, name, cancel)?;
+    let folder = folder(store, name);
+    let number = next_number(&folder)?;
+    let doing = || format!("cannot make generation {number} of `{name}`");
+    let staging = Staging::new(store)?;
+    let ready = staging.join("generation");
+    fs::create_dir(&ready).or_fail(doing)?;
+    for (component, to) in links {
+        let to = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&to);
+        symlink(to, ready.join(component.as_str())).or_fail(doing)?;
+    }
+    sync_dir(&ready)?;
+    let generation = Generation { number, created_at: now_text(), lock, artifacts };
+    let place = folder.join(directory(number));
+    if fs::symlink_metadata(&place).is_ok() {
+        // What a crash left: nothing names it.
+        fs::rename(&place, staging.join(&random_name())).or_fail(doing)?;
+    }
+    fs::rename(&ready, &place).or_fail(doing)?;
+    sync_dir(&folder)?;
+    let document = staging.join("generation.json");
+    let mut file = File::create(&document).or_fail(doing)?;
+    file.write_all(format!("{:#}\n", generation.document()).as_bytes()).or_fail(doing)?;
+    sync_file(&file)?;
+    fs::rename(&document, folder.join(format!("{}.json", directory(number)))).or_fail(doing)?;
+    sync_dir(&folder)?;
+    make_current(&folder, number, &staging)?;
+    drop(held);
+    Ok(generation)
+}
+
+/// Makes an earlier generation the current one: that with this number, or the one before.
+pub fn switch_back(store: &Home, name: &str, to: Option<u64>, cancel: &Cancel) -> Result<Generation> {
+    let held = hold(store, name, cancel)?;
+    let known = generations(store, name)?;
+    let now = current(store, name)?;
+    let wanted = match to {
+        Some(number) => known
+            .into_iter()
+            .find(|generation| generation.number == number)
+            .ok_or_else(|| Error::new(Class::NotThere, format_args!("profile `{name}` has no generation {number}"))),
+        None => known.into_iter().rfind(|generation| now.is_some_and(|now| generation.number < now)).ok_or_else(|| {
+            Error::new(Class::NotThere, format_args!("profile `{name}` has no generation before the current one"))
+        }),
+    };
+    let wanted = wanted.map_err(|error| error.hint(format_args!("see `monofo store generations {name}`")))?;
+    let missing: Vec<_> = wanted
+        .artifacts
+        .iter()
+        .filter(|(_, hash)| !store.metadata(hash).exists())
+        .map(|(_, hash)| hash.to_string())
+        .collect();
+    if !missing.is_empty() {
+        return Err(Error::new(Class::NotThere, format_args!("not in the store: {}", missing.join(", ")))
+            .hint("get them from the remote; the profile stays as it is"));
+    }
+    make_current(&folder(store, name), wanted.number, &Staging::new(store)?)?;
+    drop(held);
+    Ok(wanted)
+}
+
+impl Generation {
+    /// What it is made of, as JSON.
+    pub fn document(&self) -> Value {
+        let artifact = |(component, hash): &(ComponentName, Hash)| json!({ "component": component.as_str(), "hash": hash.to_string() });
+        json!({
+            "schema": SCHEMA,
+            "number": self.number,
+            "created_at": self.created_at,
+            "lock": self.lock.map(|lock| lock.to_string()),
+            "artifacts": self.artifacts.iter().map(artifact).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Removes folders of generations that a crash left without their document. Returns how many.
+pub fn remove_leftovers(store: &Home, dry_run: bool, cancel: &Cancel) -> Result<u64> {
+    let mut removed = 0;
+    for name in list(&store.root().join("profiles"))? {
+        let folder = folder(store, &name);
+        let is_left = |file: &String| {
+            let numbered = file.strip_prefix("gen-").is_some_and(|number| number.parse::<u64>().is_ok());
+            numbered && !folder.join(format!("{file}.json")).exists()
+        };
+        let left = || Ok::<_, Error>(list(&folder)?.into_iter().filter(is_left).collect::<Vec<_>>());
+        if left()?.is_empty() {
+            continue;
+        }
+        let _held = hold(store, &name, cancel)?;
+        for file in left()? {
+            if !dry_run {
+                let staging = Staging::new(store)?;
+                fs::rename(folder.join(&file), staging.join("generation"))
+                    .or_fail(|| format!("cannot remove what a crash left of profile `{name}`"))?;
+            }
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn next_number(folder: &Path) -> Result<u64> {
+    let number = |file: &String| file.strip_prefix("gen-")?.strip_suffix(".json")?.parse::<u64>().ok();
+    Ok(list(folder)?.iter().filter_map(number).max().unwrap_or(0) + 1)
+}
+
+fn make_current(folder: &Path, number: u64, staging: &Staging) -> Result<()> {
+    let doing = || format!("cannot make generation {number} the current one");
+    let link = staging.join("current");
+    symlink(directory(number), &link).or_fail(doing)?;
+    fs::rename(&link, folder.join("current")).or_fail(doing)?;
+    sync_dir(folder)
+}
+
+/// Holds a profile against everybody who would switch it; makes it when it is missing.
+fn hold(store: &Home, name: &str, cancel: &Cancel) -> Result<File> {
+    check_name("profile", name)?;
+    let folder = folder(store, name);
+    let doing = || format!("cannot open the profile `{name}`");
+    fs::create_dir_all(&folder).or_fail(doing)?;
+    let held = File::open(&folder).or_fail(doing)?;
+    wait_lock(&held, Hold::Exclusive, &folder, LOCK_WAIT, cancel)?;
+    Ok(held)
+}
