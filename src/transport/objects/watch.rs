@@ -84,6 +84,7 @@ impl Watched {
                 .await)
             }
             Ok(Ok(answer)) if document => self.read_document(host, answer).await,
+            Ok(Err(error)) => Err(broken(error)),
             Ok(answer) => answer,
             Err(_) => {
                 tracing::warn!("{host} has not answered a request for {}", Took(limit));
@@ -155,6 +156,15 @@ impl HttpService for Watched {
             }
             self.perform(request).await
         })
+    }
+}
+
+/// The client does not know all the ways in which a connection breaks: one may be closed between its setting up and its first
+/// use. What it has no name for is as good a reason for another try as the others.
+fn broken(error: HttpError) -> HttpError {
+    match error.kind() {
+        HttpErrorKind::Unknown => HttpError::new(HttpErrorKind::Interrupted, error),
+        _ => error,
     }
 }
 

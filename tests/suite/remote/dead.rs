@@ -182,7 +182,7 @@ fn connections_that_are_reset_are_given_up_after_three_lookups() {
         let failure = remote.record(Section::Cache, &entry.hash).unwrap_err();
         check(&failure, Trouble::Unreachable, &["connection", "network"]);
         assert!(started.elapsed() < PROMISED);
-        assert_eq!(count.load(Ordering::SeqCst), 4 * lookup);
+        assert_eq!(count.load(Ordering::SeqCst), 4 * lookup, "{failure:?}");
     }
     assert!(remote.is_given_up());
     check(&remote.record(Section::Cache, &entry.hash).unwrap_err(), Trouble::Unreachable, &["given up earlier"]);
