@@ -18,7 +18,27 @@ use crate::remote::{Failure, Remote};
 use crate::text::{Bytes, Count, Shown};
 
 impl Commands<'_> {
-    pub(super) fn cache_get(&self, asked: &CacheGet, context: &Context) -> Result<()> {
+    /// A miss is an answer, and no error: its status says so, and the log shows no alarm.
+    pub(super) fn cache_get(&self, asked: &CacheGet) -> u8 {
+        self.report.schema("meta.cache-get/1");
+        let mut looked = Ok(Ok(()));
+        let status = self.status(self.watched(|context| {
+            looked = self.look_for(asked, context);
+            Ok(())
+        }));
+        let status = match looked {
+            Ok(Ok(())) => status,
+            Ok(Err(miss)) => {
+                self.report.absent(&miss);
+                miss.class().exit_status()
+            }
+            Err(error) => self.status(Err(error)),
+        };
+        self.report.finish(status)
+    }
+
+    /// The inner error is a miss.
+    fn look_for(&self, asked: &CacheGet, context: &Context) -> Result<Result<()>> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
         let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
@@ -65,7 +85,7 @@ impl Commands<'_> {
             self.report.section("result", json!("hit"));
             self.report.section("source", json!(source));
             self.report.section("entry", record.value(HomeKind::Cache));
-            return Ok(());
+            return Ok(Ok(()));
         }
         if keeping.cache.exists()? {
             count(&keeping.cache, Event::Miss, 0);
@@ -79,7 +99,7 @@ impl Commands<'_> {
             None => None,
         };
         self.report.section("reason", why.as_ref().map_or(Value::Null, Explanation::document));
-        Err(miss(&name, &key, why.as_ref()))
+        Ok(Err(miss(&name, &key, why.as_ref())))
     }
 
     pub(super) fn cache_explain(&self, asked: &CacheExplain, context: &Context) -> Result<()> {

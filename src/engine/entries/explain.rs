@@ -352,7 +352,8 @@ fn changes(before: &Listing, after: &Listing) -> Vec<(Vec<u8>, &'static str)> {
                     Some("changed")
                 };
                 let path = x.path.clone();
-                (a.next(), b.next());
+                a.next();
+                b.next();
                 match change {
                     Some(change) => (path, change),
                     None => continue,

@@ -88,7 +88,7 @@ fn sharing(store: &Home, entries: &[super::survey::Entry], computed: &Computed) 
         .sort_by_key(|entry| (entry.record.inputs.component() != component, std::cmp::Reverse(entry.record.created)));
     let mut sharing = Sharing::default();
     for entry in entries {
-        if sharing.len() >= MOST_SHARED {
+        if sharing.known() >= MOST_SHARED {
             break;
         }
         let listing = facts::get(store, &entry.record.output.tree).and_then(|text| Listing::parse(&text).ok());

@@ -63,7 +63,7 @@ impl Sharing {
     }
 
     /// How many files are known.
-    pub fn len(&self) -> usize {
+    pub fn known(&self) -> usize {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
