@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::HomeKind;
+use crate::archive::codec::Codec;
 use crate::artifact::Format;
 use crate::error::{Error, Result};
 use crate::hash::{Hash, canonical};
@@ -81,11 +82,11 @@ impl Encoding {
         [Encoding::TarLz4, Encoding::TarZst].into_iter().find(|encoding| encoding.word() == word)
     }
 
-    /// The archive format.
-    pub fn format(self) -> Format {
+    /// How it is made. A payload has a digest, and what is in it another one: a third checksum would only cost time.
+    pub fn codec(self) -> Result<Codec> {
         match self {
-            Encoding::TarLz4 => Format::TarLz4,
-            Encoding::TarZst => Format::TarZst,
+            Encoding::TarLz4 => Ok(Codec::BareLz4),
+            Encoding::TarZst => Codec::new(Format::TarZst, None),
         }
     }
 }
