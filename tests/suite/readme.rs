@@ -128,16 +128,18 @@ fn manifests_and_lock_files_in_pages_are_valid() {
     for page in pages() {
         for block in blocks(&page).iter().filter(|block| block.language == "yaml" && is_workspace(block)) {
             let folder = tempfile::tempdir().unwrap();
-            let told = |error: monofo::error::Error| panic!("{}: {}", block.at, error.chain());
+            let at = &block.at;
             if block.text.starts_with("lock_version:") {
                 let path = folder.path().join("components.lock.yaml");
                 fs::write(&path, &block.text).unwrap();
-                assert!(!workspace::read_lock(&path).unwrap_or_else(told).components.is_empty(), "{}", block.at);
+                let read = workspace::read_lock(&path).unwrap_or_else(|error| panic!("{at}: {}", error.chain()));
+                assert!(!read.components.is_empty(), "{at}");
                 locks += 1;
             } else {
                 fs::write(folder.path().join("components.yaml"), &block.text).unwrap();
-                let read = workspace::with_manifests(folder.path()).unwrap_or_else(told);
-                assert!(!read.components.is_empty(), "{}", block.at);
+                let read = workspace::with_manifests(folder.path());
+                let read = read.unwrap_or_else(|error| panic!("{at}: {}", error.chain()));
+                assert!(!read.components.is_empty(), "{at}");
                 manifests += 1;
             }
         }
