@@ -391,6 +391,7 @@ mod tests {
         let record = record();
         let name = record.key;
         let good = record.value(HomeKind::Cache);
+        #[expect(clippy::type_complexity, reason = "a table of names and changes")]
         let changes: [(&str, fn(&mut Value)); 10] = [
             ("schema", |value| value["schema"] = json!("meta.cache-entry/2")),
             ("key", |value| value["key"] = json!(Hash::of(b"").to_string())),
