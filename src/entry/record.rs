@@ -218,7 +218,7 @@ impl Record {
     }
 
     /// Reads metadata that is filed under a name, and believes nothing: key and address are made again from what it says.
-    /// Class `Damaged` for anything that is wrong; a schema of a later version is told apart by [`is_newer`].
+    /// Class `Damaged` for anything that is wrong; a schema of a later version is told apart by whoever opens it.
     pub fn parse(text: &[u8], kind: HomeKind, name: &Hash) -> Result<Record> {
         if text.len() as u64 > MOST_BYTES {
             return Err(Error::damaged("the metadata is longer than 1 MiB"));
