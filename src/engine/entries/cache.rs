@@ -1,6 +1,7 @@
 //! The keyed cache: an artifact under its key, and back.
 
 use std::path::Path;
+use std::thread;
 
 use super::pack::{Artifact, payload};
 use super::restore::from_payload;
@@ -50,8 +51,10 @@ pub fn build(
     if computed.newest > artifact.newest && artifact.newest > i64::MIN {
         warnings.push("a source is newer than everything in the artifact: was it built from these sources?".to_owned());
     }
-    remember(cache, &staging, computed, &listing);
-    let published = publish(cache, &staging, &record, &file, &context.cancel)?;
+    let published = thread::scope(|scope| {
+        scope.spawn(|| remember(cache, computed, &listing.text()));
+        publish(cache, &staging, &record, &file, &context.cancel)
+    })?;
     if let Published::Replaced(before) = &published {
         warnings.push(irreproducible(cache, before, &listing));
     }
@@ -66,11 +69,14 @@ pub(super) fn inputs_changed(computed: &Computed) -> Error {
 }
 
 /// Keeps the texts that explanations need. Best effort: they are losable.
-pub(super) fn remember(home: &Home, staging: &Staging, computed: &Computed, output: &Listing) {
-    for text in computed.texts().chain([output.text()]) {
-        if let Err(error) = facts::put(home, staging, &text) {
-            tracing::debug!(error = %error.chain(), "a text for explanations was not kept");
-        }
+pub(super) fn remember(home: &Home, computed: &Computed, output: &[u8]) {
+    let put = || -> Result<()> {
+        let staging = Staging::new(home)?;
+        computed.texts().try_for_each(|text| facts::put(home, &staging, &text).map(drop))?;
+        facts::put(home, &staging, output).map(drop)
+    };
+    if let Err(error) = put() {
+        tracing::debug!(error = %error.chain(), "a text for explanations was not kept");
     }
 }
 

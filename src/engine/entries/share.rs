@@ -122,7 +122,7 @@ fn try_fetch(remote: &Remote, home: &Home, name: &Hash, context: &Context) -> Re
             record.payload = None;
             match unpack(&file, &record, home, &staging, context) {
                 Ok(()) => {}
-                Err(error) if is_damage(&error) || error.class() == crate::error::Class::Refused => {
+                Err(error) if is_damage(&error) => {
                     return failed(Failure { trouble: Trouble::Damaged, error });
                 }
                 Err(error) => return Err(error),
@@ -180,9 +180,9 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     let file = File::open(payload).or_fail(|| "cannot open the payload")?;
     std::fs::create_dir(&folder).or_fail(|| "cannot make a folder in the store")?;
     let content = codec::decode(Box::new(file), context)?;
-    let lines = restore(content, &folder, super::restore::time_of(&folder)?, record.output.bytes, context)?;
-    super::restore::check(lines.clone(), &record.output)?;
-    let listing = super::restore::listing(lines, &record.output);
+    let (kind, time) = (super::restore::kind_of(&record.output), super::restore::time_of(&folder)?);
+    let (listing, digest) = restore(content, &folder, kind, time, record.output.bytes, context)?;
+    super::restore::check(&digest, &record.output)?;
     if record.output.root == RootKind::File {
         super::restore::check_name(&folder, &record.output)?;
     }
