@@ -55,10 +55,18 @@ pub fn build(
         scope.spawn(|| remember(cache, computed, &listing.text()));
         publish(cache, &staging, &record, &file, &context.cancel)
     })?;
-    if let Published::Replaced(before) = &published {
-        warnings.push(irreproducible(cache, before, &listing));
-    }
-    Ok(Built { record, same: matches!(published, Published::Same), warnings })
+    let (record, same) = match published {
+        Published::New => (record, false),
+        Published::Same(there) => (*there, true),
+        Published::Replaced(before) => {
+            // The same tree under another name is no other output.
+            if before.output.tree != record.output.tree {
+                warnings.push(irreproducible(cache, &before, &listing));
+            }
+            (record, false)
+        }
+    };
+    Ok(Built { record, same, warnings })
 }
 
 /// The error for sources that changed while an artifact was stored.
@@ -149,10 +157,20 @@ pub fn get(cache: &Home, key: &Hash, target: &Target, context: &Context) -> Resu
     match restored {
         (opened, error) if is_damage(&error) => {
             set_aside(cache, key, opened.as_ref());
-            Ok(Got::Damaged(error))
+            Ok(Got::Damaged(match &opened {
+                Some(opened) => named(cache, key, &opened.record, error),
+                // Opening it said which.
+                None => error,
+            }))
         }
         (_, error) => Err(error),
     }
+}
+
+/// Says which entry is damaged.
+pub(super) fn named(home: &Home, name: &Hash, record: &Record, error: Error) -> Error {
+    let component = record.inputs.component();
+    error.context(format_args!("{} entry {} of {component} is damaged", home.kind().word(), name.short()))
 }
 
 /// Whether an error says that an entry itself is wrong, and not the place it was to go to.

@@ -118,7 +118,7 @@ pub fn collect(
         its.add(&home.folder(&entry.name))?;
         if !request.dry_run {
             let still = || still_goes(home, entry, &found, references);
-            match remove(home, &entry.name, Readers::Spare, still)? {
+            match remove(home, &entry.name, Readers::Spare, still, cancel)? {
                 Removal::Removed => {}
                 Removal::InUse => {
                     keep(&mut done, entry.name, "in use");

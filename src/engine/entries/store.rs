@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use super::cache::{differing, inputs_changed, is_damage, remember, set_aside};
+use super::cache::{differing, inputs_changed, is_damage, named, remember, set_aside};
 use super::pack::{Artifact, output};
 use super::restore::{check, check_name, kind_of, place, time_of};
 use super::survey::survey;
@@ -80,7 +80,7 @@ pub fn add(
         scope.spawn(|| remember(store, computed, &listing.text()));
         publish(store, &staging, &record, &folder, &context.cancel)
     })?;
-    let same = matches!(published, Published::Same);
+    let same = matches!(published, Published::Same(_));
     let shared = if same { 0 } else { sharing.shared() };
     Ok(Added { hash: record.address(), record, same, shared, warnings })
 }
@@ -157,7 +157,10 @@ pub fn get(
         return Err(error);
     }
     set_aside(store, hash, opened.as_ref());
-    Ok(Found::Damaged(error))
+    Ok(Found::Damaged(match &opened {
+        Some(opened) => named(store, hash, &opened.record, error).with_class(Class::Damaged),
+        None => error,
+    }))
 }
 
 fn give_out(
