@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::cli::entries::{CacheInvalidate, CacheVerify};
+use crate::cli::entries::CacheInvalidate;
 use crate::commands::Commands;
 use crate::config::entries::Keeping;
 use crate::context::Context;
@@ -25,10 +25,9 @@ pub(in crate::commands) const CACHE_GRACE: Duration = Duration::from_secs(60 * 6
 pub(in crate::commands) const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Commands<'_> {
-    pub(super) fn cache_verify(&self, asked: &CacheVerify, context: &Context) -> Result<()> {
+    pub(super) fn cache_verify(&self, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
-        let component = asked.component.as_deref().map(ComponentName::new).transpose()?;
-        let checked = verify(&keeping.cache, component.as_ref(), context)?;
+        let checked = verify(&keeping.cache, context)?;
         self.tell_checked(&checked, "cache")
     }
 

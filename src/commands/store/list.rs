@@ -113,7 +113,7 @@ impl Commands<'_> {
 
     pub(super) fn store_verify(&self, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
-        let checked = verify(&keeping.store, None, context)?;
+        let checked = verify(&keeping.store, context)?;
         self.tell_checked(&checked, "store")
     }
 }

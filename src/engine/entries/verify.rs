@@ -12,7 +12,6 @@ use crate::context::Context;
 use crate::entry::{Home, HomeKind, Opened, Staging, open};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::{Hash, Hasher};
-use crate::key::ComponentName;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -25,8 +24,8 @@ pub struct Checked {
     pub damaged: Vec<(Hash, Error)>,
 }
 
-/// Checks every entry, or those of one component. Blocks.
-pub fn verify(home: &Home, component: Option<&ComponentName>, context: &Context) -> Result<Checked> {
+/// Checks every entry. Blocks.
+pub fn verify(home: &Home, context: &Context) -> Result<Checked> {
     let mut found = Checked::default();
     for name in home.names()?.entries {
         context.cancel.check()?;
@@ -34,16 +33,12 @@ pub fn verify(home: &Home, component: Option<&ComponentName>, context: &Context)
             Ok(None) => continue,
             Ok(Some(opened)) => opened,
             Err(error) => {
-                // Of which component it is, nobody can tell.
                 found.checked += 1;
                 set_aside(home, &name, None);
                 found.damaged.push((name, error));
                 continue;
             }
         };
-        if component.is_some_and(|component| opened.record.inputs.component() != component) {
-            continue;
-        }
         found.checked += 1;
         found.bytes += opened.record.output.bytes;
         let checked = match home.kind() {
