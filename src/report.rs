@@ -252,6 +252,15 @@ impl Report {
         self.trouble("error", &clean(&error.chain()), error.next_step());
     }
 
+    /// Tells that what was looked for is not there: an answer like any other, with the exit status of its error.
+    pub fn absent(&self, error: &Error) {
+        self.state().summary.error(error);
+        self.note(error.chain());
+        if let Some(hint) = error.next_step() {
+            self.note(format_args!("hint: {hint}"));
+        }
+    }
+
     /// An error that was softened into a warning and belongs to no artifact.
     pub fn softened(&self, error: &Error) {
         self.state().summary.warning(&error.chain());
@@ -301,6 +310,8 @@ impl Report {
         };
         match self.json(&document) {
             Ok(()) => status,
+            // Whoever reads only the beginning has read enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => status,
             Err(error) => {
                 self.error(&Error::failed("cannot print the summary").caused_by(error));
                 status.max(1)

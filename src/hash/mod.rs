@@ -2,7 +2,7 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | [`Hash`] | a SHA-256 digest: parsed, printed, shortened |
+//! | [`struct@Hash`] | a SHA-256 digest: parsed, printed, shortened |
 //! | [`canonical`] | JSON to the one text of RFC 8785 that is hashed |
 //! | [`escape`] | path bytes to text without spaces lost or lines broken, and back |
 //! | [`listing`] | the nodes of a tree, a line each; its digest is the tree's |

@@ -30,6 +30,7 @@ impl Default for Limits {
             retries: 3,
             retry_time: Duration::from_secs(60),
             backoff: Duration::from_millis(200),
+            retry_after: Duration::from_secs(5),
             // The client itself takes up what breaks off, as often as it makes requests again.
             resumes: 0,
             ..transport::Limits::default()

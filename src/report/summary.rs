@@ -55,6 +55,10 @@ impl Summary {
             if let Some(error) = &self.error {
                 document["error"] = error.clone();
                 document["error"]["code"] = json!(status);
+                document["error"]["kind"] = match error["class"].as_str() {
+                    Some("not-there") if schema == "meta.cache-get/1" => json!("miss"),
+                    _ => error["class"].clone(),
+                };
             }
             if !self.warnings.is_empty() {
                 document["warnings"] = json!(self.warnings);

@@ -3,7 +3,7 @@
 //! | field | bytes | ours |
 //! |---|---|---|
 //! | magic | 4 | `04 22 4d 18` |
-//! | FLG | 1 | version 01, independent blocks, content checksum: `0x64` |
+//! | FLG | 1 | version 01, independent blocks, content checksum: `0x64`; without one `0x60` |
 //! | BD | 1 | blocks of at most 4 MiB: `0x70` |
 //! | HC | 1 | second byte of XXH32 over FLG and BD |
 //! | block size | 4 | top bit set when the block is stored |
@@ -36,9 +36,9 @@ pub(super) fn is_magic(magic: u32) -> bool {
     magic == MAGIC || magic == LEGACY_MAGIC
 }
 
-/// The header of our one frame.
-pub(super) fn frame_header() -> Vec<u8> {
-    let descriptor = [0x64, 0x70];
+/// The header of our one frame, with or without a checksum of the content at its end.
+pub(super) fn frame_header(checksum: bool) -> Vec<u8> {
+    let descriptor = [if checksum { 0x64 } else { 0x60 }, 0x70];
     let mut header = MAGIC.to_le_bytes().to_vec();
     header.extend_from_slice(&descriptor);
     header.push(header_checksum(&descriptor));
@@ -51,6 +51,11 @@ fn header_checksum(descriptor: &[u8]) -> u8 {
 
 /// The running content checksum.
 pub(super) struct ContentHash(XxHash32);
+
+/// The end mark of a frame without a checksum.
+pub(super) fn end_mark() -> Vec<u8> {
+    vec![0; 4]
+}
 
 impl ContentHash {
     pub(super) fn new() -> Self {

@@ -40,6 +40,8 @@ pub enum Codec {
     Gzip(u32),
     /// LZ4, fast level.
     Lz4,
+    /// The same without a checksum of the content, for what is checked by a digest of its own.
+    BareLz4,
     /// Zstandard at this level, 1 to 19.
     Zstd(i32),
 }
@@ -72,7 +74,7 @@ impl Codec {
     pub fn block_size(self) -> usize {
         match self {
             Codec::None => 1 << 20,
-            Codec::Gzip(_) | Codec::Lz4 | Codec::Zstd(_) => 4 << 20,
+            Codec::Gzip(_) | Codec::Lz4 | Codec::BareLz4 | Codec::Zstd(_) => 4 << 20,
         }
     }
 
@@ -90,7 +92,7 @@ impl Codec {
         Ok(match self {
             Codec::None => None,
             Codec::Gzip(level) => Some(Box::new(gzip::GzipEncoder::new(level)?)),
-            Codec::Lz4 => Some(Box::new(lz4::Lz4Encoder::new())),
+            Codec::Lz4 | Codec::BareLz4 => Some(Box::new(lz4::Lz4Encoder::new())),
             Codec::Zstd(level) => Some(Box::new(zst::ZstdEncoder::new(level)?)),
         })
     }
@@ -98,8 +100,11 @@ impl Codec {
     /// What comes before the first block, and the state that makes what comes after the last.
     pub fn framing(self) -> Framing {
         match self {
-            Codec::Lz4 => Framing { prologue: lz4::frame_header(), content: Some(lz4::ContentHash::new()) },
-            _ => Framing { prologue: Vec::new(), content: None },
+            Codec::Lz4 => {
+                Framing { prologue: lz4::frame_header(true), content: Some(lz4::ContentHash::new()), end: Vec::new() }
+            }
+            Codec::BareLz4 => Framing { prologue: lz4::frame_header(false), content: None, end: lz4::end_mark() },
+            _ => Framing { prologue: Vec::new(), content: None, end: Vec::new() },
         }
     }
 }
@@ -109,6 +114,7 @@ pub struct Framing {
     /// Bytes before the first block.
     pub prologue: Vec<u8>,
     content: Option<lz4::ContentHash>,
+    end: Vec<u8>,
 }
 
 impl Framing {
@@ -121,7 +127,7 @@ impl Framing {
 
     /// Bytes after the last block.
     pub fn epilogue(self) -> Vec<u8> {
-        self.content.map(lz4::ContentHash::frame_end).unwrap_or_default()
+        self.content.map_or(self.end, lz4::ContentHash::frame_end)
     }
 }
 
@@ -231,7 +237,7 @@ mod tests {
 
     /// The same of compressed blocks in a frame of 4 MiB blocks, each of a length of its own.
     fn dense_lz4_frame(data: &[u8]) -> Vec<u8> {
-        let mut frame = lz4::frame_header();
+        let mut frame = lz4::frame_header(true);
         let mut content = lz4::ContentHash::new();
         content.update(data);
         let mut rest = data;

@@ -14,11 +14,31 @@ use crate::entry::usage::{Event, count};
 use crate::entry::{HomeKind, Record};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
-use crate::remote::{Failure, Remote};
+use crate::remote::{Failure, Remote, Trouble};
 use crate::text::{Bytes, Count, Shown};
 
 impl Commands<'_> {
-    pub(super) fn cache_get(&self, asked: &CacheGet, context: &Context) -> Result<()> {
+    /// A miss is an answer, and no error: its status says so, and the log shows no alarm.
+    pub(super) fn cache_get(&self, asked: &CacheGet) -> u8 {
+        self.report.schema("meta.cache-get/1");
+        let mut looked = Ok(Ok(()));
+        let status = self.status(self.watched(|context| {
+            looked = self.look_for(asked, context);
+            Ok(())
+        }));
+        let status = match looked {
+            Ok(Ok(())) => status,
+            Ok(Err(miss)) => {
+                self.report.absent(&miss);
+                miss.class().exit_status()
+            }
+            Err(error) => self.status(Err(error)),
+        };
+        self.report.finish(status)
+    }
+
+    /// The inner error is a miss.
+    fn look_for(&self, asked: &CacheGet, context: &Context) -> Result<Result<()>> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
         let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
@@ -47,8 +67,12 @@ impl Commands<'_> {
                     source = "remote";
                     outcome = get(&keeping.cache, &key, &target, context)?;
                     // What came whole and adds up to no artifact is the remote's fault.
-                    if let Got::Damaged(error) = &outcome {
-                        self.report.warning(format_args!("remote payload damaged: {}", error.chain()));
+                    if let Got::Damaged(error) = outcome {
+                        count(&keeping.cache, Event::Remote(Trouble::Damaged.name()), 0);
+                        let hint = "remove it there with `monofo cache invalidate --key KEY --remote URL`";
+                        let error = error.with_class(Class::Unavailable).with_hint(hint);
+                        failure = Some(Failure { trouble: Trouble::Damaged, error });
+                        outcome = Got::Miss;
                     }
                 }
                 Fetched::Absent => {}
@@ -65,7 +89,7 @@ impl Commands<'_> {
             self.report.section("result", json!("hit"));
             self.report.section("source", json!(source));
             self.report.section("entry", record.value(HomeKind::Cache));
-            return Ok(());
+            return Ok(Ok(()));
         }
         if keeping.cache.exists()? {
             count(&keeping.cache, Event::Miss, 0);
@@ -79,7 +103,7 @@ impl Commands<'_> {
             None => None,
         };
         self.report.section("reason", why.as_ref().map_or(Value::Null, Explanation::document));
-        Err(miss(&name, &key, why.as_ref()))
+        Ok(Err(miss(&name, &key, why.as_ref())))
     }
 
     pub(super) fn cache_explain(&self, asked: &CacheExplain, context: &Context) -> Result<()> {
@@ -131,7 +155,7 @@ fn miss(name: &crate::key::ComponentName, key: &Hash, why: Option<&Explanation>)
     let reason =
         why.map_or_else(|| "nothing to compare with: no entry of this component".to_owned(), Explanation::first_line);
     Error::new(Class::NotThere, format_args!("miss: {name} {}: {reason}", key.short())).hint(format_args!(
-        "build it, then store it with `monofo cache build {name}`; `monofo cache explain {name}` says more"
+        "build it, then store it with `monofo cache build`; `monofo cache explain` says more: give both the same arguments"
     ))
 }
 

@@ -22,14 +22,12 @@ impl Commands<'_> {
             CacheCommand::Build(asked) => {
                 self.answers("meta.cache-build/1", |context| self.cache_build(asked, context))
             }
-            CacheCommand::Get(asked) => self.answers("meta.cache-get/1", |context| self.cache_get(asked, context)),
+            CacheCommand::Get(asked) => self.cache_get(asked),
             CacheCommand::Key(asked) => self.answers("meta.cache-key-report/1", |_| self.cache_key(asked)),
             CacheCommand::Explain(asked) => {
                 self.answers("meta.cache-explain/1", |context| self.cache_explain(asked, context))
             }
-            CacheCommand::Verify(asked) => {
-                self.answers("meta.cache-verify/1", |context| self.cache_verify(asked, context))
-            }
+            CacheCommand::Verify => self.answers("meta.cache-verify/1", |context| self.cache_verify(context)),
             CacheCommand::Invalidate(asked) => {
                 self.answers("meta.cache-invalidate/1", |_| self.cache_invalidate(asked))
             }

@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use crate::archive::codec::Codec;
+use crossbeam_channel::Sender;
+
 use crate::archive::pack::{Digests, pack_and_digest};
 use crate::archive::source::Source;
 use crate::archive::tar::layout::{Layout, Policy};
@@ -150,28 +152,53 @@ pub fn output(listing: &Listing, root: RootKind, name: String) -> Output {
 /// Archives an artifact into a new file, and makes it durable. Returns what was written and the listing of what went in.
 pub fn payload(artifact: &Artifact, encoding: Encoding, place: &Path, context: &Context) -> Result<(Payload, Listing)> {
     let doing = || format!("cannot write `{}`", Shown::path(place));
-    let codec = Codec::new(encoding.format(), None)?;
+    let codec = encoding.codec()?;
     let layout = Layout::with(&artifact.files, Policy::Normalized)?;
     let source = Source::new(&artifact.root, &artifact.files)?;
     let digests = Digests::of(&artifact.files);
-    let mut file = Hashing { file: File::create(place).or_fail(doing)?, hasher: Hasher::new() };
-    let bytes = pack_and_digest(&layout, &source, codec, &mut file, Some(&digests), context)?;
+    let file = File::create(place).or_fail(doing)?;
+    let syncing = file.try_clone().or_fail(doing)?;
+    let (wake, woken) = crossbeam_channel::bounded(1);
+    let mut file = Hashing { file, hasher: Hasher::new(), unsynced: 0, wake };
+    // The disk is busy while the rest is packed, so that little is left to wait for at the end.
+    let bytes = thread::scope(|scope| {
+        scope.spawn(move || {
+            for () in woken {
+                // That it fails shows at the end again.
+                let _ = syncing.sync_data();
+            }
+        });
+        let packed = pack_and_digest(&layout, &source, codec, &mut file, Some(&digests), context);
+        // Ends the thread, which the scope waits for.
+        file.wake = crossbeam_channel::bounded(0).0;
+        packed.and_then(|bytes| sync_file(&file.file).map(|()| bytes))
+    })?;
     let sha256 = file.hasher.finish();
-    sync_file(&file.file)?;
     let listing = artifact.listing(digests.into_found())?;
     Ok((Payload { encoding, sha256, bytes }, listing))
 }
 
-/// Digests what is written.
+/// So much is written before the disk is told to keep it.
+const SYNC_EVERY: usize = 32 << 20;
+
+/// Digests what is written, and has it synced now and then.
 struct Hashing {
     file: File,
     hasher: Hasher,
+    unsynced: usize,
+    wake: Sender<()>,
 }
 
 impl Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.file.write(bytes)?;
         self.hasher.update(&bytes[..n]);
+        self.unsynced += n;
+        if self.unsynced >= SYNC_EVERY {
+            self.unsynced = 0;
+            // It may still be at it.
+            let _ = self.wake.try_send(());
+        }
         Ok(n)
     }
 

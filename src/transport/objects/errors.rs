@@ -187,6 +187,12 @@ impl Place {
         self.unavailable(doing, &why, Why::Silent).hint(self.check_network())
     }
 
+    /// The error for a question that was not settled in this time, with all its tries.
+    pub(super) fn late(&self, doing: &str, limit: Duration) -> Error {
+        let why = format!("{} gave no answer within {}", self.endpoint, Took(limit));
+        self.unavailable(doing, &why, Why::Silent).hint(self.check_network())
+    }
+
     /// The error for a download of which only so many bytes came in this time.
     pub(super) fn too_slow(&self, doing: &str, came: u64, time: Duration) -> Error {
         let why = format!("{} sent only {} in {}", self.endpoint, Bytes(came), Took(time));

@@ -91,6 +91,8 @@ pub struct Limits {
     pub retry_time: Duration,
     /// The first pause before a retry; later ones grow, with jitter, up to fifty times this.
     pub backoff: Duration,
+    /// The longest pause that is made because a busy service asks for it; longer ones are not made at all.
+    pub retry_after: Duration,
     /// How often in a row a range is taken up again without a single new byte.
     pub resumes: u32,
     /// Time that an abandoned upload may take to clean up after itself.
@@ -128,6 +130,7 @@ impl Default for Limits {
             // Long enough for one more try of a part that got stuck; quick failures use up their retries in seconds.
             retry_time: Duration::from_secs(240),
             backoff: Duration::from_millis(100),
+            retry_after: Duration::ZERO,
             resumes: 4,
             abort: Duration::from_secs(5),
             // Well below the 5 s after which a signal ends the process, and within what a cancelled job reserves.

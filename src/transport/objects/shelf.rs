@@ -48,6 +48,12 @@ impl BucketShelf {
         Ok(BucketShelf { objects: Keyed::over(store, prefix, limits, cancel)? })
     }
 
+    /// Ends a question with all its tries after so long.
+    async fn by_then<T>(&self, doing: &str, limit: Duration, question: impl Future<Output = T>) -> Result<T> {
+        let place = &self.objects.shared.place;
+        tokio::time::timeout(limit, question).await.map_err(|_| place.late(doing, limit))
+    }
+
     /// Makes an object, with the service's own condition or without.
     fn make(&self, doing: &str, name: &str, bytes: Vec<u8>, mode: PutMode) -> Result<object_store::Result<()>> {
         let (shared, key) = (&self.objects.shared, self.objects.key(name)?);
@@ -74,7 +80,7 @@ impl Shelf for BucketShelf {
             })
         };
         let read = match limit {
-            Some(limit) => shared.wait(shared.within(doing, limit, read)).and_then(|read| read?),
+            Some(limit) => shared.wait(self.by_then(doing, limit, read)).and_then(|read| read?),
             None => shared.wait(read).and_then(|read| read),
         };
         let read = read.map_err(|error| match error.class() {
@@ -147,7 +153,7 @@ impl Shelf for BucketShelf {
         let (shared, below) = (&self.objects.shared, self.objects.key(folder)?);
         // Services list in the order of keys, a page at a time: no more pages are asked for than are needed.
         let listed = shared.store.list(Some(&below)).take(most).try_collect::<Vec<_>>();
-        let listed = shared.wait(shared.within(doing, limit, listed))??;
+        let listed = shared.wait(self.by_then(doing, limit, listed))??;
         let listed = listed.map_err(|error| shared.place.explain_in_bucket(doing, &error))?;
         let inside =
             |meta: &ObjectMeta| Some(meta.location.as_ref().strip_prefix(below.as_ref())?.get(1..)?.to_owned());

@@ -74,6 +74,9 @@ impl Watched {
         match tokio::time::timeout(limit, self.inner.execute(request)).await {
             Ok(Ok(answer)) if !answer.status().is_success() && answer.status().as_u16() != 304 => {
                 let status = answer.status().as_u16();
+                if let Some(pause) = pause_asked(&answer).filter(|pause| *pause <= self.limits.retry_after) {
+                    tokio::time::sleep(pause).await;
+                }
                 Err(Answered::read(
                     host,
                     status,
@@ -84,6 +87,7 @@ impl Watched {
                 .await)
             }
             Ok(Ok(answer)) if document => self.read_document(host, answer).await,
+            Ok(Err(error)) => Err(broken(error)),
             Ok(answer) => answer,
             Err(_) => {
                 tracing::warn!("{host} has not answered a request for {}", Took(limit));
@@ -155,6 +159,22 @@ impl HttpService for Watched {
             }
             self.perform(request).await
         })
+    }
+}
+
+/// How long a busy service wants to be left alone. Only whole seconds are understood; services write no dates there.
+fn pause_asked(answer: &HttpResponse) -> Option<Duration> {
+    let busy = matches!(answer.status().as_u16(), 429 | 503);
+    let seconds = answer.headers().get("retry-after").filter(|_| busy)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The client does not know all the ways in which a connection breaks: one may be closed between its setting up and its first
+/// use. What it has no name for is as good a reason for another try as the others.
+fn broken(error: HttpError) -> HttpError {
+    match error.kind() {
+        HttpErrorKind::Unknown => HttpError::new(HttpErrorKind::Interrupted, error),
+        _ => error,
     }
 }
 

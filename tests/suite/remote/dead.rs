@@ -38,8 +38,8 @@ pub(super) fn limits() -> Limits {
     }
 }
 
-/// The longest that a lookup may take.
-const PROMISED: Duration = Duration::from_millis(1900);
+/// The longest that a lookup may take, on a machine that does other things too.
+const PROMISED: Duration = Duration::from_millis(2500);
 
 pub(super) fn open(endpoint: &str, limits: Limits) -> Remote {
     let env = Env::of([
@@ -105,7 +105,7 @@ fn check_silent(kind: &str, remote: &Remote, words: &[&str], asked: &dyn Fn() ->
     ] {
         check(&failure, Trouble::Unreachable, &["given up earlier"]);
     }
-    assert!(started.elapsed() < Duration::from_millis(500), "{kind}");
+    assert!(started.elapsed() < Duration::from_secs(1), "{kind}");
     assert_eq!(asked(), before, "{kind}");
 }
 
@@ -132,11 +132,37 @@ fn a_black_hole_is_given_up_within_the_time_for_a_lookup() {
     check_silent("black hole", &open(&format!("http://{address}"), limits()), &["check the network"], &|| 0);
 }
 
+/// With the limits of real use.
+#[test]
+#[ignore = "waits for as long as real use would"]
+fn a_dead_remote_costs_as_much_time_as_was_promised_and_no_more() {
+    let silent = Bucket::start(|_, _| Some(Fault::Silent));
+    let stalls = Bucket::start(|_, request| request.reads_object().then_some(Fault::StallAfter(5)));
+    let entry = Entry::new("promised", 1, 10);
+    stalls.insert(&entry.key("shared", "cache", "record.json"), entry.record.clone());
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (endpoint, seconds) in [
+        ("http://nobody.invalid:9".to_owned(), 7),
+        (format!("http://{closed}"), 7),
+        (format!("http://{}", silent.address), 11),
+        (format!("http://{}", stalls.address), 11),
+    ] {
+        let remote = open(&endpoint, Limits::default());
+        let started = Instant::now();
+        for _ in 0..40 {
+            remote.record(Section::Cache, &entry.hash).unwrap_err();
+        }
+        let took = started.elapsed();
+        println!("{endpoint}: {took:?}");
+        assert!(took < Duration::from_secs(seconds), "{endpoint}: {took:?}");
+    }
+}
+
 #[test]
 fn a_server_that_says_nothing_is_given_up_within_the_time_for_a_lookup() {
     let bucket = Bucket::start(|_, _| Some(Fault::Silent));
     let asked = || bucket.seen().len();
-    check_silent("silent", &over(&bucket), &["sent nothing for 1.5 s"], &asked);
+    check_silent("silent", &over(&bucket), &["gave no answer within 1.5 s"], &asked);
     assert_eq!(asked(), 1);
 }
 
@@ -146,7 +172,7 @@ fn a_server_that_falls_silent_in_a_record_is_given_up_too() {
     let entry = Entry::new("dead", 1, 10);
     bucket.insert(&entry.key("shared", "cache", "record.json"), entry.record.clone());
     let asked = || bucket.seen().len();
-    check_silent("silent in mid-body", &over(&bucket), &["sent nothing"], &asked);
+    check_silent("silent in mid-body", &over(&bucket), &["check the network"], &asked);
     assert!(asked() <= 2, "{}", asked());
 }
 
@@ -182,7 +208,7 @@ fn connections_that_are_reset_are_given_up_after_three_lookups() {
         let failure = remote.record(Section::Cache, &entry.hash).unwrap_err();
         check(&failure, Trouble::Unreachable, &["connection", "network"]);
         assert!(started.elapsed() < PROMISED);
-        assert_eq!(count.load(Ordering::SeqCst), 4 * lookup);
+        assert_eq!(count.load(Ordering::SeqCst), 4 * lookup, "{failure:?}");
     }
     assert!(remote.is_given_up());
     check(&remote.record(Section::Cache, &entry.hash).unwrap_err(), Trouble::Unreachable, &["given up earlier"]);
@@ -202,6 +228,29 @@ fn a_busy_service_is_asked_four_times_and_given_up_after_three_lookups() {
             assert_eq!(bucket.seen().len(), 4 * lookup.min(3), "{status}");
             assert_eq!(remote.is_given_up(), lookup >= 3);
         }
+    }
+}
+
+#[test]
+fn a_busy_service_is_left_alone_for_a_moment_but_not_for_an_hour() {
+    for (asked, least, most) in [(1, 1000, 5000), (3600, 0, 900)] {
+        let tries = AtomicUsize::new(0);
+        let (address, count) = listen(move |mut stream| {
+            read_head(&mut stream);
+            let answer = match tries.fetch_add(1, Ordering::SeqCst) {
+                0 => format!("503 X\r\nRetry-After: {asked}\r\nContent-Length: 0"),
+                _ => "404 X\r\nContent-Length: 38\r\n\r\n<Error><Code>NoSuchKey</Code></Error>".into(),
+            };
+            let _ = stream.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes());
+        });
+        let patient = Limits { record: Duration::from_secs(10), ..limits() };
+        let remote = open(&format!("http://{address}"), patient);
+        let entry = Entry::new("left alone", 1, 10);
+        let started = Instant::now();
+        assert!(remote.record(Section::Cache, &entry.hash).unwrap().is_none());
+        let took = started.elapsed().as_millis();
+        assert!((least..most).contains(&took), "{took} ms");
+        assert_eq!(count.load(Ordering::SeqCst), 3);
     }
 }
 
@@ -242,7 +291,7 @@ fn a_payload_that_stalls_is_given_up_and_not_read_again() {
     let failure = read.map(|bytes| bytes.len()).unwrap_err();
     check(&failure, Trouble::Unreachable, &["reading a payload", "sent nothing for 2.0 s"]);
     let took = started.elapsed();
-    assert!(took < Duration::from_millis(3500), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     // One look, and the ranges that are on their way at once.
     assert_eq!(bucket.seen().len(), 3);
     assert!(remote.is_given_up());
@@ -292,5 +341,5 @@ fn a_payload_that_crawls_is_given_up_and_a_slow_one_is_not() {
     let started = Instant::now();
     let failure = read(dripping(20_000, 1, Duration::from_millis(50))).unwrap_err();
     check(&failure, Trouble::Unreachable, &["sent only"]);
-    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() < Duration::from_secs(5));
 }

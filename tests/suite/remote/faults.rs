@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use monofo::cancel::Cancel;
 use monofo::env::Env;
+use monofo::error::Class;
 use monofo::location::{Bucket as Place, Location};
 use monofo::remote::{LONGEST_RECORD, Limits, Published, Remote, Scope, Section, Trouble};
 
@@ -324,6 +325,42 @@ fn a_store_without_conditions_is_looked_at_first() {
         assert_eq!(two.publish(&remote, Section::Cache).unwrap(), Published::Exists(one.record.clone()));
         assert_eq!(bucket.seen().into_iter().filter(makes_record).count(), puts);
     }
+}
+
+#[test]
+fn the_agents_storage_is_no_remote() {
+    let opened = Remote::open(&Location::Agent, scopes("shared", &["shared"]), &Env::default(), &Cancel::new());
+    let error = opened.err().unwrap();
+    assert_eq!(error.class(), Class::Usage);
+    assert!(error.next_step().unwrap().contains("s3://bucket/prefix"), "{error:?}");
+}
+
+#[test]
+fn a_folder_in_the_way_is_told_apart_and_names_no_other_setting() {
+    let temp = tempfile::tempdir().unwrap();
+    let (root, elsewhere) = (temp.path().join("root"), temp.path().join("elsewhere"));
+    for folder in [&root, &elsewhere] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    std::os::unix::fs::symlink(&elsewhere, root.join("meta-v1")).unwrap();
+    let at = |path: &std::path::Path| {
+        let place = Location::Folder(path.to_owned());
+        Remote::open(&place, scopes("shared", &["shared"]), &Env::default(), &Cancel::new()).unwrap()
+    };
+    let entry = Entry::new("in the way", 1, 10);
+    let file = temp.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for (path, trouble) in [(&root, Trouble::Refused), (&file, Trouble::Unreachable)] {
+        let remote = at(path);
+        for failure in [
+            remote.record(Section::Cache, &entry.hash).unwrap_err(),
+            entry.publish(&remote, Section::Cache).unwrap_err(),
+        ] {
+            check(&failure, trouble, &["the remote's location"]);
+            assert!(!failure.error.next_step().unwrap().contains("MONOFO_ARTIFACTS"));
+        }
+    }
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
 }
 
 #[test]

@@ -14,13 +14,15 @@ use object_store::memory::InMemory;
 
 use crate::chunk_stores::servers::s3_server;
 
+type Plant = dyn Fn(&str, &[u8]) + Sync;
+
 type Open = dyn Fn(Scopes, Cancel) -> Remote + Sync;
 
 /// A place under test.
 pub(super) struct Subject {
     open: Box<Open>,
     /// Puts a file of any name there.
-    pub(super) plant: Box<dyn Fn(&str, &[u8]) + Sync>,
+    pub(super) plant: Box<Plant>,
     /// Removes a file.
     pub(super) spoil: Box<dyn Fn(&str) + Sync>,
     /// Largest payload that the place can take.
