@@ -1,1 +1,4 @@
-//! Being written.
+//! Artifacts into the cache and back: what comes out, what metadata say, and what targets are never replaced.
+
+mod roundtrip;
+mod targets;
