@@ -4,6 +4,6 @@ mod ambiguity;
 mod changes;
 mod graph;
 mod ignoring;
-mod trouble;
 mod traps;
+mod trouble;
 mod vectors;

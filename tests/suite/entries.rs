@@ -129,7 +129,11 @@ impl Sentinels {
     fn look(root: &Path) -> BTreeMap<Vec<u8>, Node> {
         let mut all = BTreeMap::new();
         for place in ["outside", "home", "work/beside"] {
-            all.extend(walk(&root.join(place)).into_iter().map(|(path, node)| ([place.as_bytes(), b"/", &path].concat(), node)));
+            all.extend(
+                walk(&root.join(place))
+                    .into_iter()
+                    .map(|(path, node)| ([place.as_bytes(), b"/", &path].concat(), node)),
+            );
         }
         all
     }
@@ -148,7 +152,8 @@ pub(crate) fn assert_restored(source: &Path, target: &Path) {
         walk(root).into_iter().map(|(path, node)| (path, fact(node))).collect()
     };
     let (expected, got) = (facts(source), facts(target));
-    let differing: Vec<_> = expected.iter().filter(|(path, fact)| got.get(*path) != Some(fact)).map(|(path, _)| path).collect();
+    let differing: Vec<_> =
+        expected.iter().filter(|(path, fact)| got.get(*path) != Some(fact)).map(|(path, _)| path).collect();
     let more: Vec<_> = got.keys().filter(|path| !expected.contains_key(*path)).collect();
     assert!(differing.is_empty() && more.is_empty(), "not restored: {differing:?}; too much: {more:?}");
 }

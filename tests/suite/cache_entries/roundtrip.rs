@@ -26,7 +26,16 @@ const ARTIFACTS: [(&str, Fill); 9] = [
     ("links of all kinds", |s| {
         s.write("built/file", "");
         s.write("built/folder/file", "");
-        for (name, to) in [("in", "file"), ("up", "folder/../file"), ("dangling", "nothing"), ("folder/loop", "loop"), ("out", "../../outside/secret"), ("root", "/"), ("here", "."), ("dir", "folder")] {
+        for (name, to) in [
+            ("in", "file"),
+            ("up", "folder/../file"),
+            ("dangling", "nothing"),
+            ("folder/loop", "loop"),
+            ("out", "../../outside/secret"),
+            ("root", "/"),
+            ("here", "."),
+            ("dir", "folder"),
+        ] {
             symlink(to, s.work("built").join(name)).unwrap();
         }
     }),
@@ -37,7 +46,9 @@ const ARTIFACTS: [(&str, Fill); 9] = [
             fs::write(s.work("built").join(OsStr::from_bytes(&name)), [byte]).unwrap();
         }
         let long = "l".repeat(255);
-        for name in ["-rf", "CON", "é", "e\u{301}", "A", "a", " ", "~", "\\", long.as_str(), ".gitignore", ".git2", "%41"] {
+        for name in
+            ["-rf", "CON", "é", "e\u{301}", "A", "a", " ", "~", "\\", long.as_str(), ".gitignore", ".git2", "%41"]
+        {
             s.write(format!("built/{name}"), name);
         }
     }),
@@ -61,7 +72,8 @@ fn what_is_stored_comes_back_in_both_encodings_into_absent_and_into_other_target
             fill(&sandbox);
             let before = walk(&sandbox.work(""));
             sandbox.monofo(["cache", "build", "a", "--source", "built"]).env("MONOFO_CACHE_FORMAT", encoding).exits(0);
-            let file = entries(&sandbox.work(".meta-cache")).into_values().map(|metadata| payload(&metadata)).next().unwrap();
+            let file =
+                entries(&sandbox.work(".meta-cache")).into_values().map(|metadata| payload(&metadata)).next().unwrap();
             assert!(file.to_str().unwrap().ends_with(encoding), "{what}: {file:?}");
             let mut after = walk(&sandbox.work(""));
             after.retain(|path, _| !path.starts_with(b".meta-cache"));
@@ -79,7 +91,10 @@ fn what_is_stored_comes_back_in_both_encodings_into_absent_and_into_other_target
                     fs::write(got.join("left over"), "").unwrap();
                 }
             }
-            let beside: Vec<_> = walk(&sandbox.work("")).into_keys().filter(|path| path.windows(7).any(|part| part == b"monofo-")).collect();
+            let beside: Vec<_> = walk(&sandbox.work(""))
+                .into_keys()
+                .filter(|path| path.windows(7).any(|part| part == b"monofo-"))
+                .collect();
             assert!(beside.is_empty(), "{what}: left beside the target: {beside:?}");
         }
     }
@@ -151,7 +166,11 @@ fn the_same_artifact_again_changes_nothing_and_another_replaces_it_with_a_warnin
 fn metadata_say_what_is_there_and_nothing_of_the_machine() {
     let sandbox = workspace();
     let key = key(&sandbox, "a");
-    sandbox.monofo(["cache", "build", "a", "--source", "out"]).env("USER", "somebody").env("HOSTNAME", "somewhere").exits(0);
+    sandbox
+        .monofo(["cache", "build", "a", "--source", "out"])
+        .env("USER", "somebody")
+        .env("HOSTNAME", "somewhere")
+        .exits(0);
     let (name, metadata) = entries(&sandbox.work(".meta-cache")).into_iter().next().unwrap();
     assert_eq!(name, key);
     assert_eq!(metadata.parent().unwrap().file_name().unwrap().to_str().unwrap(), &key[..2]);
@@ -192,7 +211,11 @@ fn metadata_say_what_is_there_and_nothing_of_the_machine() {
     for (file, content) in [("FORMAT", "meta-cache 1\n"), (".gitignore", "*\n")] {
         assert_eq!(fs::read_to_string(sandbox.work(".meta-cache").join(file)).unwrap(), content);
     }
-    assert!(fs::read_to_string(sandbox.work(".meta-cache/CACHEDIR.TAG")).unwrap().starts_with("Signature: 8a477f597d28d172789f06886806bc55"));
+    assert!(
+        fs::read_to_string(sandbox.work(".meta-cache/CACHEDIR.TAG"))
+            .unwrap()
+            .starts_with("Signature: 8a477f597d28d172789f06886806bc55")
+    );
 }
 
 #[test]

@@ -111,7 +111,8 @@ fn no_two_different_trees_have_one_digest_as_sources_or_artifacts() {
 fn a_file_and_a_folder_that_holds_it_are_different_artifacts() {
     let sandbox = Sandbox::new();
     make(&sandbox.work("out"), &[(b"a", b"x")]);
-    let tree = |path: &str| json(&sandbox, &["cache", "build", "a", "--source", path], 0)["entry"]["output"]["tree"].clone();
+    let tree =
+        |path: &str| json(&sandbox, &["cache", "build", "a", "--source", path], 0)["entry"]["output"]["tree"].clone();
     let (folder, file) = (tree("out"), tree("out/a"));
     assert_ne!(folder, file);
     let listing = format!("meta-tree/1 file\nf {} 1 .\n", sha256(b"x"));

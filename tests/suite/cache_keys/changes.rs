@@ -183,11 +183,20 @@ fn surroundings_leave_a_key_and_declared_variables_and_the_salt_change_it() {
     let sandbox = workspace();
     let key = |with: &dyn Fn(Run<'_>) -> String| with(sandbox.monofo(["cache", "key", "a"]));
     let plain = key(&|run| run.exits(0).stdout);
-    for (name, value) in [("TZ", "Asia/Tokyo"), ("LANG", "tr_TR.UTF-8"), ("LC_ALL", "C"), ("USER", "x"), ("OTHER", "y"), ("MONOFO_CACHE_FORMAT", "tar.zst")] {
+    for (name, value) in [
+        ("TZ", "Asia/Tokyo"),
+        ("LANG", "tr_TR.UTF-8"),
+        ("LC_ALL", "C"),
+        ("USER", "x"),
+        ("OTHER", "y"),
+        ("MONOFO_CACHE_FORMAT", "tar.zst"),
+    ] {
         assert_eq!(key(&|run| run.env(name, value).exits(0).stdout), plain, "{name}");
     }
     let mut keys = vec![plain];
-    for (name, value) in [("FLAGS", ""), ("FLAGS", "-O2"), ("FLAGS", "-O2 "), ("DEEP", "x"), ("MONOFO_CACHE_SALT", "again")] {
+    for (name, value) in
+        [("FLAGS", ""), ("FLAGS", "-O2"), ("FLAGS", "-O2 "), ("DEEP", "x"), ("MONOFO_CACHE_SALT", "again")]
+    {
         keys.push(key(&|run| run.env(name, value).exits(0).stdout));
     }
     let all = keys.len();

@@ -21,7 +21,13 @@ fn random(state: &mut u64) -> usize {
 fn graph(seed: u64) -> Vec<BTreeSet<usize>> {
     let mut state = seed;
     (0..COMPONENTS)
-        .map(|at| if at == 0 { BTreeSet::new() } else { (0..random(&mut state) % 4).map(|_| random(&mut state) % at).collect() })
+        .map(|at| {
+            if at == 0 {
+                BTreeSet::new()
+            } else {
+                (0..random(&mut state) % 4).map(|_| random(&mut state) % at).collect()
+            }
+        })
         .collect()
 }
 

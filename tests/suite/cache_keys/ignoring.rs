@@ -33,15 +33,88 @@ impl Random {
 
 /// Names that rules below have something to say about.
 const NAMES: [&[u8]; 26] = [
-    b"a", b"b", b"ab", b"abc", b"a.o", b"b.o", b".hidden", b"build", b"Build", b"a b", b"a ", b"#x", b"!x", b"[a]", b"a*b",
-    b"a?b", b"a\\b", b"{a,b}", b"x.tar.gz", b"\xc3\xa9", b"\xff", b"-", b"a-b", b"**", b"z\xc3\xa4.o", b"^",
+    b"a",
+    b"b",
+    b"ab",
+    b"abc",
+    b"a.o",
+    b"b.o",
+    b".hidden",
+    b"build",
+    b"Build",
+    b"a b",
+    b"a ",
+    b"#x",
+    b"!x",
+    b"[a]",
+    b"a*b",
+    b"a?b",
+    b"a\\b",
+    b"{a,b}",
+    b"x.tar.gz",
+    b"\xc3\xa9",
+    b"\xff",
+    b"-",
+    b"a-b",
+    b"**",
+    b"z\xc3\xa4.o",
+    b"^",
 ];
 
 const PARTS: [&[u8]; 53] = [
-    b"a", b"b", b"ab", b"*", b"**", b"*.o", b"a*", b"*b", b"?", b"??", b"[ab]", b"[!a]", b"[^a]", b"[a-c]", b"a.o", b".*",
-    b".hidden", b"build", b"[Bb]uild", b"a\\ b", b"a b", b"a\\ ", b"\\#x", b"\\!x", b"[[]a]", b"\\[a\\]", b"a\\*b", b"a\\?b",
-    b"a\\\\b", b"{a,b}", b"*.tar.*", b"\xc3\xa9", b"\xff", b"[\xc3\xa9]", b"*\xff*", b"-", b"a-b", b"[a-", b"[]", b"[]a]", b"[!]a]",
-    b"[[:alpha:]]", b"[[:alpha:]]*", b"a**", b"**a", b"***", b"*?*", b"z*.o", b"[a\\]]", b"[\\^]", b"\\a", b"[z-a]", b"[a-c-e]",
+    b"a",
+    b"b",
+    b"ab",
+    b"*",
+    b"**",
+    b"*.o",
+    b"a*",
+    b"*b",
+    b"?",
+    b"??",
+    b"[ab]",
+    b"[!a]",
+    b"[^a]",
+    b"[a-c]",
+    b"a.o",
+    b".*",
+    b".hidden",
+    b"build",
+    b"[Bb]uild",
+    b"a\\ b",
+    b"a b",
+    b"a\\ ",
+    b"\\#x",
+    b"\\!x",
+    b"[[]a]",
+    b"\\[a\\]",
+    b"a\\*b",
+    b"a\\?b",
+    b"a\\\\b",
+    b"{a,b}",
+    b"*.tar.*",
+    b"\xc3\xa9",
+    b"\xff",
+    b"[\xc3\xa9]",
+    b"*\xff*",
+    b"-",
+    b"a-b",
+    b"[a-",
+    b"[]",
+    b"[]a]",
+    b"[!]a]",
+    b"[[:alpha:]]",
+    b"[[:alpha:]]*",
+    b"a**",
+    b"**a",
+    b"***",
+    b"*?*",
+    b"z*.o",
+    b"[a\\]]",
+    b"[\\^]",
+    b"\\a",
+    b"[z-a]",
+    b"[a-c-e]",
 ];
 
 fn rule(random: &mut Random) -> Vec<u8> {
@@ -149,8 +222,11 @@ fn a_thousand_random_sets_of_rules_keep_what_git_keeps() {
     let (mut kept, mut wrong) = (0, Vec::new());
     for set in 0..SETS {
         let prefix = format!("{set}/").into_bytes();
-        let expected: BTreeSet<Vec<u8>> =
-            git.range(prefix.clone()..).take_while(|path| path.starts_with(&prefix)).map(|path| path[prefix.len()..].to_vec()).collect();
+        let expected: BTreeSet<Vec<u8>> = git
+            .range(prefix.clone()..)
+            .take_while(|path| path.starts_with(&prefix))
+            .map(|path| path[prefix.len()..].to_vec())
+            .collect();
         let got = kept_by_us(&sandbox.work(format!("{set}")));
         kept += expected.len();
         for path in expected.symmetric_difference(&got) {

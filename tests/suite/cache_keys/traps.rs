@@ -23,7 +23,11 @@ fn manifests_that_would_be_misread_are_refused_with_file_and_line() {
         ("a field twice", "components:\n  a:\n    version: v1\n    version: v2\n", "components.yaml:4:"),
         ("an unknown dependency", "components:\n  a:\n    depends_on: [b]\n", "components.yaml:3:"),
         ("itself", "components:\n  a:\n    depends_on: [a]\n", "components.yaml:3:"),
-        ("a cycle", "components:\n  c: {depends_on: [a]}\n  b: {depends_on: [c]}\n  a: {depends_on: [b]}\n", "a -> b -> c -> a"),
+        (
+            "a cycle",
+            "components:\n  c: {depends_on: [a]}\n  b: {depends_on: [c]}\n  a: {depends_on: [b]}\n",
+            "a -> b -> c -> a",
+        ),
         ("a range", "components:\n  a: {depends_on: [\"b:^2\"]}\n  b: {version: v1.2.0}\n", "components.yaml:2:"),
         ("a map in place of a range", "components:\n  a: {depends_on: [b: ^1]}\n  b: {}\n", "components.yaml:2:"),
         ("a bomb", &bomb, "components.yaml"),

@@ -163,7 +163,9 @@ fn sources_that_grow_or_vanish_while_they_are_read_give_an_error_or_the_key_of_a
 fn unknown_components_are_named_with_the_one_that_was_meant() {
     let sandbox = Sandbox::new();
     manifest(&sandbox, "  scraper: {}\n  agent: {}\n");
-    for command in [&["cache", "key"][..], &["cache", "explain"], &["cache", "get"], &["cache", "build"], &["store", "add"]] {
+    for command in
+        [&["cache", "key"][..], &["cache", "explain"], &["cache", "get"], &["cache", "build"], &["store", "add"]]
+    {
         let ran = sandbox.monofo([command, &["scrapper"]].concat()).exits(4);
         ran.says("`scrapper`").says("did you mean `scraper`?");
         sandbox.monofo([command, &["something-else"]].concat()).exits(4).says("manifests/components.yaml");

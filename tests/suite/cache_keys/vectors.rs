@@ -65,11 +65,18 @@ fn trees_have_the_digests_that_another_program_computed_in_cache_and_store() {
         if vector["root"] == "file" {
             // The name of a single file does not count.
             fs::create_dir(&source).unwrap();
-            make(&source, nodes.iter().map(|node| {
-                let mut node = node.clone();
-                node["path"] = Value::from("6e616d65");
-                node
-            }).collect::<Vec<_>>().as_slice());
+            make(
+                &source,
+                nodes
+                    .iter()
+                    .map(|node| {
+                        let mut node = node.clone();
+                        node["path"] = Value::from("6e616d65");
+                        node
+                    })
+                    .collect::<Vec<_>>()
+                    .as_slice(),
+            );
         } else {
             fs::create_dir(&source).unwrap();
             make(&source, nodes);
