@@ -124,11 +124,9 @@ def without_trailing_spaces(row):
 def parse(text):
     """The rules of an ignore file, in their order."""
     text = text[3:] if text.startswith(b"\xef\xbb\xbf") else text
-    rules, rows = [], text.split(b"\n")
-    for number, row in enumerate(rows):
-        if number < len(rows) - 1 and row.endswith(b"\r"):
-            row = row[:-1]
-        row = without_trailing_spaces(row)
+    rules = []
+    for row in text.split(b"\n"):
+        row = without_trailing_spaces(row.removesuffix(b"\r"))
         if row and not row.startswith(b"#") and row not in (b"!", b"/", b"!/"):
             rules.append(Rule(row))
     return rules
