@@ -98,7 +98,7 @@ class Tool:
 
     def environment(self, more):
         return {"PATH": "/usr/bin:/bin", "HOME": self.home, "TMPDIR": os.path.join(self.folder, "tmp"), "MONOFO_GC_AUTO": "0",
-                "LC_ALL": "C", "RIG_SECRET": SECRET, **more}
+                "LC_ALL": "C", "RIG_CANARY": SECRET, **more}
 
     def start(self, args, cwd, more=None, before=(), out=subprocess.PIPE, err=subprocess.PIPE):
         os.makedirs(os.path.join(self.folder, "tmp"), exist_ok=True)

@@ -49,7 +49,7 @@ class Workspace:
 
     def keys(self):
         """{component: (record, K)}, by the checker."""
-        seen = {"RIG_SECRET": SECRET, **self.env}
+        seen = {"RIG_CANARY": SECRET, **self.env}
         return sources.keys_of(self.root, self.components, seen, self.own(), self.env.get("MONOFO_CACHE_SALT", ""))
 
     def files(self, name):
@@ -98,7 +98,7 @@ def random_workspace(choices, root, most=5, odd=True):
         if choices.random() < 0.3:
             entry["inputs"] = ["tools/**/*.bzl", "tools/shared/**"]
         if choices.random() < 0.5:
-            entry["env"] = choices.sample(["CFLAGS", "DEBUG", "MODE", "RIG_SECRET"], choices.randint(1, 3))
+            entry["env"] = choices.sample(["CFLAGS", "DEBUG", "MODE", "RIG_CANARY"], choices.randint(1, 3))
         if number:
             wanted = choices.sample(names[:number], choices.randint(1, min(2, number)))
             if number == len(names) - 1 and names[number - 1] not in wanted:
