@@ -187,7 +187,7 @@ def copied(test):
     os.makedirs(target)
     if test.choices.random() < 0.5:
         pack = subprocess.Popen(["tar", "-C", test.space.root, "-cf-", "--exclude=./.meta-*", "."], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        subprocess.run(["tar", "-C", target, "-xf-"], stdin=pack.stdout, check=True)
+        subprocess.run(["tar", "-C", target, "-xf-"], stdin=pack.stdout, stderr=subprocess.DEVNULL, check=True)
         pack.wait()
     else:
         copy_shuffled(test.choices, os.fsencode(test.space.root), os.fsencode(target))

@@ -39,7 +39,7 @@ class Sweep:
     def traced(self, scene, calls, inject=()):
         # One processor and so, by available parallelism, one worker: strace counts calls per thread.
         known = ",".join("?" + call for call in calls)
-        before = ["taskset", "-c", "0", "strace", "-f", "-qq", "-o", self.trace, "-e", "signal=none", "-e", f"trace={known}", *inject]
+        before = ["taskset", "-c", "0", "strace", "-f", "-o", self.trace, "-e", f"trace={known}", *inject]
         return self.tool.run(scene.args, scene.work, scene.more, before=before)
 
     def scene(self, scene, calls):

@@ -26,7 +26,7 @@ def one_key(tally):
             if store:
                 tally.expect(sorted(found.whole().values()) == sorted(trees), f"{len(found.entries)} entries of 8 adds")
             else:
-                tally.expect(len(found.entries) == 1 and list(found.whole().values())[0] in trees, f"{len(found.entries)} entries of one key")
+                tally.expect(len(found.entries) == 1 and set(found.whole().values()) <= set(trees), f"{len(found.entries)} entries of one key")
                 outcome = tool.run(["cache", "get", "web", "--target", "out"], work, codes=[0])
                 tally.expect(spec.tree_digest(os.path.join(work, "out")) in found.whole().values(), "get restores another tree", outcome)
             tally.count()
@@ -59,9 +59,10 @@ class History:
             removals = [event for event in events if event[0] == "remove"]
             for kind, value, start, end in events:
                 if kind == "read" and value is not None:
-                    fine = any(write[1] == value and write[2] < end and not any(
-                        other[2] > write[3] and other[3] < start and (other[0] == "remove" and other[1] == key or other[1] != value)
-                        for other in writes + removals) for write in writes)
+                    # A collector may or may not take an entry; an invalidation and another write surely end it.
+                    ends = [other for other in writes + removals if other[1] not in (None, value)]
+                    fine = any(write[1] == value and write[2] < end and not any(other[2] > write[3] and other[3] < start for other in ends)
+                               for write in writes)
                     if not fine:
                         yield f"{key}: a read from {start:.3f} to {end:.3f} gave {value[:12]}, which was gone or never there"
                 elif kind == "read":

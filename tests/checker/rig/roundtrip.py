@@ -132,6 +132,8 @@ class Trip:
             self.tally.expect(os.listdir(self.target + ".real") == ["kept"], "what a link led to was changed", outcome)
         left = drive.leftovers(self.work, [os.fsencode(os.path.join(self.work, name)) for name in (".meta-cache", ".meta-store")])
         self.tally.expect(not left, f"left behind: {left[:3]}", outcome)
+        for path in left:
+            drive.remove(path)
 
     def exact(self, target, outcome, hard):
         if not self.tally.expect(trees.same(target, self.tree), f"the target is not the tree {self.tree} of {self.root}", outcome):
