@@ -15,7 +15,7 @@ import spec
 
 FORMATS = {"cache": b"meta-cache 1\n", "store": b"meta-store 1\n"}
 TOPS = {"cache": {"CACHEDIR.TAG", ".gitignore", "FORMAT", "facts", "tmp", "quarantine", "counters", "stat-cache"},
-        "store": {".gitignore", "FORMAT", "facts", "profiles", "roots", "tmp", "quarantine"}}
+        "store": {".gitignore", "FORMAT", "counters", "facts", "profiles", "roots", "tmp", "quarantine"}}
 SCHEMAS = {"cache": "meta.cache-entry/1", "store": "meta.store-entry/1"}
 TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 METADATA = re.compile(r"([0-9a-f]{64})\.metadata\.json\Z")
@@ -32,6 +32,7 @@ class Layout:
         self.entries, self.facts, self.pins, self.profiles = {}, {}, {}, {}
         self.problems, self.debris, self.foreign, self.quarantine = [], [], [], []
         self.disk = self.apparent = self.shared = 0
+        self.parts = {}  # disk blocks by part: entries, facts, tmp, …
 
     def all_problems(self):
         """Everything that is visible and wrong, one line each."""
@@ -287,17 +288,23 @@ class Reader:
         return members
 
     def measure(self):
-        """Disk blocks, each inode once; bytes of names; what sharing saves."""
-        seen = {}
-        for folder, folders, files in os.walk(self.top):
-            for item in files + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
-                status = os.lstat(os.path.join(folder, item))
-                self.found.apparent += status.st_size
+        """Disk blocks, each inode once, folders included; bytes of names; what sharing saves."""
+        seen, parts = set(), {}
+        for folder, _, files in os.walk(self.top):
+            below = os.path.relpath(folder, self.top).split(os.sep)[0]
+            for path in [folder] + [os.path.join(folder, name) for name in files + [
+                    name for name in os.listdir(folder) if os.path.islink(os.path.join(folder, name)) and name not in files]]:
+                status = os.lstat(path)
+                link = not stat.S_ISDIR(status.st_mode)
+                self.found.apparent += status.st_size * link
                 if status.st_ino in seen:
                     self.found.shared += status.st_size
-                else:
-                    seen[status.st_ino] = status
-        self.found.disk = sum(status.st_blocks * 512 for status in seen.values())
+                    continue
+                seen.add(status.st_ino)
+                part = "entries" if len(below) == 2 and path != os.path.join(self.top, below) else below
+                parts[part] = parts.get(part, 0) + status.st_blocks * 512
+        self.found.parts = parts
+        self.found.disk = sum(parts.values())
 
 
 def read_cache(top, memo=None):

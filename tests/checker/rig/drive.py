@@ -51,6 +51,8 @@ class Tally:
             print(f"{self.part}: VIOLATION: {text}", flush=True)
         elif len(self.violations) == SHOWN + 1:
             print(f"{self.part}: more violations are counted, not shown", flush=True)
+        if os.environ.get("RIG_STOP") and re.search(os.environ["RIG_STOP"], text):
+            raise Stopped(text)
 
     def expect(self, holds, text, outcome=None):
         if not holds:
@@ -65,6 +67,10 @@ class Tally:
             print(f"{count:8} {what}")
         print(f"{self.part}: {self.tries} tries, {len(self.violations)} violations, seed {self.seed}, "
               f"{time.monotonic() - self.started:.0f} s", flush=True)
+
+
+class Stopped(Exception):
+    """RIG_STOP names a violation; the folder is kept as it is then."""
 
 
 class Outcome:
@@ -84,7 +90,7 @@ class Outcome:
 
     def told(self):
         env = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.env.items())
-        said = (self.err or self.out).decode(errors="backslashreplace").strip()[-600:]
+        said = (self.err[-600:] or self.out[:200]).decode(errors="backslashreplace").strip()
         return f"in {self.cwd}: {env} monofo {shlex.join(map(os.fsdecode, self.args))} -> {self.code}: {said}"
 
 
@@ -228,7 +234,7 @@ class Sandbox:
         return self.folder
 
     def __exit__(self, kind, value, trace):
-        if os.environ.get("RIG_KEEP") and (self.tally.violations or kind):
+        if (os.environ.get("RIG_KEEP") or kind is Stopped) and (self.tally.violations or kind):
             print(f"{self.tally.part}: kept {self.folder}", flush=True)
         else:
             subprocess.run(["chmod", "-R", "u+rwX", self.folder], stderr=subprocess.DEVNULL)

@@ -5,6 +5,7 @@ before or as after (promise 3), whole (promise 4), and nothing else was touched 
 """
 
 import os
+import time
 
 import spec
 import vectors
@@ -48,6 +49,7 @@ class Scene:
         table.update({b"run": ("x", b"#!/bin/sh\n# %d\n" % number), b"link": ("l", b"run"), b"hollow": None})
         if kind == "file":
             table = ("x", b"%d\n" % number * 20000)
+        os.makedirs(os.path.dirname(os.path.join(self.work, name)), exist_ok=True)
         vectors.lay_down(os.path.join(self.work, name), table)
 
     # states
@@ -169,6 +171,7 @@ def with_garbage(scene):
 def with_profile(scene):
     with_entry(scene)
     scene.source("second", 4)
+    time.sleep(1.1)  # "newest", which gc keeps, is told by whole seconds
     scene.second = scene.do("store", "add", "web", "--source", "second").text
     scene.do("store", "switch", "prod", scene.address)
 
