@@ -15,8 +15,8 @@ from rig import drive, trees
 class Scene:
     """`prepare(scene)` fills `self.work`; `args` is the command; `target` what it restores, relative to the work folder."""
 
-    def __init__(self, name, prepare, args, target=None, more=None):
-        self.name, self.prepare, self.args, self.target, self.more = name, prepare, args, target, more or {}
+    def __init__(self, name, prepare, args, target=None, more=None, recover=("again", "clean")):
+        self.name, self.prepare, self.args, self.target, self.more, self.steps = name, prepare, args, target, more or {}, recover
 
     def set_up(self, tally, tool, folder, size):
         self.tally, self.tool, self.size = tally, tool, size
@@ -104,9 +104,8 @@ class Scene:
 
     def recover(self, again_first):
         """The next run succeeds without help; one gc leaves nothing behind. Returns nothing, everything goes to the tally."""
-        steps = [self.again, self.clean]
-        for step in steps if again_first else steps[::-1]:
-            step()
+        for step in self.steps if again_first else self.steps[::-1]:
+            {"again": self.again, "clean": self.clean}[step]()
 
     def again(self):
         outcome = self.tool.run(self.args, self.work, self.more, [0])
@@ -176,6 +175,19 @@ def with_profile(scene):
     scene.do("store", "switch", "prod", scene.address)
 
 
+def with_second(scene):
+    with_profile(scene)
+    scene.do("store", "switch", "prod", scene.second)
+
+
+def with_newer(scene):
+    """What is switched to is kept by nothing but the generation to come: a half one must not lead to what gc took."""
+    with_profile(scene)
+    scene.source("third", 5)
+    time.sleep(1.1)
+    scene.do("store", "add", "web", "--source", "third")
+
+
 def scenes():
     return [
         Scene("build fresh", with_entry, ["cache", "build", "fresh", "--source", "new"]),
@@ -189,5 +201,7 @@ def scenes():
         Scene("gc all", with_garbage, ["gc", "all", "--grace", "0", "--max-age", "1d"]),
         Scene("invalidate", with_entry, ["cache", "invalidate", "--component", "web"]),
         Scene("switch", with_profile, lambda scene: ["store", "switch", "prod", scene.second]),
+        Scene("switch to an older one", with_newer, lambda scene: ["store", "switch", "prod", scene.second], recover=("clean",)),
+        Scene("switch back", with_second, ["store", "switch", "prod", "--back"]),
         Scene("pin", with_entry, lambda scene: ["store", "pin", "release", scene.address]),
     ]
