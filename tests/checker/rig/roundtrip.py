@@ -24,6 +24,8 @@ def run(tally):
             if number % 20 == 19:
                 drive.expect_clean(tally, drive.caches(work, memo), "the cache")
                 drive.expect_clean(tally, drive.stores(work, memo), "the store")
+        for table in HARD:
+            hard(tally, tool, work, table)
         # What `list` shows is what lies there.
         for read, command in [(drive.caches, "cache"), (drive.stores, "store")]:
             found = read(work, memo)
@@ -31,6 +33,33 @@ def run(tally):
             names = sorted(str(entry.get("key" if command == "cache" else "content_hash")) for entry in shown.document.get("entries", ()))
             tally.expect(names == sorted(found.entries), f"{command} list shows {len(names)} entries, there are {len(found.entries)}", shown)
         tally.expect(set(os.listdir(tool.home)) == {"sentinel"}, f"something new at home: {os.listdir(tool.home)}")
+
+
+# Exact, or refused before anything changed: deep, long, every byte in a name, very many in one folder.
+HARD = [{b"/".join([b"d"] * depth): b"leaf\n"} for depth in (255, 256, 257, 400)] + [
+    {b"/".join([b"p" * 200] * length): b"leaf\n"} for length in (17, 18)] + [
+    {bytes([byte]) + b"x": b"%d" % byte for byte in range(1, 256) if byte != 0x2F},
+    {b"%d/%d" % (number % 3, number): b"" for number in range(3000)}]
+
+
+def hard(tally, tool, work, table):
+    source, target = os.path.join(work, "source"), os.path.join(work, "target")
+    for path in [source, target]:
+        drive.remove(path)
+    vectors.lay_down(source, table)
+    vectors.lay_down(target, {b"old": b"old\n"})
+    tree, old = spec.tree_digest(source), spec.tree_digest(target)
+    what = f"{len(table)} files, the first {spec.escape(next(iter(table)))[:20]}…, {len(next(iter(table)))} bytes"
+    for build, get in [(["cache", "build", "hard"], ["cache", "get", "hard"]), (["store", "add", "hard"], ["store", "get"])]:
+        outcome = tool.run([*build, "--source", source], work, codes=[0, 6])
+        if outcome.code == 0:
+            restored = tool.run([*get, *([outcome.text] if get[0] == "store" else []), "--target", target], work, codes=[0])
+            tally.expect(trees.same(target, tree), f"{what}: stored, and not restored", restored)
+            tally.note("hard trees kept")
+        else:
+            tally.expect(trees.same(target, old), f"{what}: refused, and the target is changed", outcome)
+            tally.note("hard trees refused")
+    tally.count()
 
 
 class Trip:

@@ -202,6 +202,6 @@ def scenes():
         Scene("invalidate", with_entry, ["cache", "invalidate", "--component", "web"]),
         Scene("switch", with_profile, lambda scene: ["store", "switch", "prod", scene.second]),
         Scene("switch to an older one", with_newer, lambda scene: ["store", "switch", "prod", scene.second], recover=("clean",)),
-        Scene("switch back", with_second, ["store", "switch", "prod", "--back"]),
+        Scene("switch back", with_second, ["store", "switch", "prod", "--back"], recover=("clean",)),
         Scene("pin", with_entry, lambda scene: ["store", "pin", "release", scene.address]),
     ]
