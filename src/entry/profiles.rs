@@ -109,7 +109,7 @@ pub fn current(store: &Home, name: &str) -> Result<Option<u64>> {
     match fs::read_link(folder(store, name).join("current")) {
         Ok(link) => Ok(link.to_str().and_then(|link| link.strip_prefix("gen-")).and_then(|number| number.parse().ok())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotADirectory) => {
             Err(Error::damaged(format_args!("`current` of the profile `{name}` is no link"))
                 .hint("remove it, and switch the profile again"))
         }

@@ -1,1 +1,4 @@
-//! Being written.
+//! gc: what goes, in which order, and above all what stays.
+
+mod cache;
+mod store;
