@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -12,6 +13,12 @@ from pathlib import Path
 
 def run(command, cwd=None, env=None):
     """Seconds, and MiB of the largest process."""
+    took, _, memory = measure(command, cwd, env)
+    return took, memory
+
+
+def measure(command, cwd=None, env=None):
+    """Seconds, (user, system) seconds of processor time, and MiB of the largest process."""
     script = command if isinstance(command, list) else ["bash", "-c", "set -o pipefail; " + command]
     started = time.monotonic()
     child = subprocess.Popen(script, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -21,7 +28,7 @@ def run(command, cwd=None, env=None):
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         sys.exit(f"bench: failed with {child.returncode}: {command}\n{said.decode(errors='replace')}")
-    return took, usage.ru_maxrss / 1024
+    return took, (usage.ru_utime, usage.ru_stime), usage.ru_maxrss / 1024
 
 
 def digest(root):
@@ -41,6 +48,46 @@ def digest(root):
                 while block := file.read(1 << 20):
                     total.update(block)
     return total.hexdigest()
+
+
+def listing(root):
+    """What a tree holds, as the formats of cache and store write it down: {line: size}, in order of the paths' bytes. Contents
+    and executable bits of files, targets of links, folders with nothing in them; no times, no other modes."""
+    root, rows = os.fsencode(root), []
+    for folder, folders, files in os.walk(root):
+        if not folders and not files and folder != root:
+            rows.append((os.path.relpath(folder, root), "d -", 0))
+        for name in files + [d for d in folders if os.path.islink(os.path.join(folder, d))]:
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                what, content, size = "l", hashlib.sha256(os.readlink(path)), status.st_size
+            else:
+                what = "x" if status.st_mode & 0o100 else "f"
+                with open(path, "rb") as file:
+                    content, size = hashlib.sha256(file.read()), status.st_size
+            rows.append((os.path.relpath(path, root), f"{what} {content.hexdigest()}", size))
+    rows.sort()
+    return {f"{what} {size} ".encode() + escaped(path): size for path, what, size in rows}
+
+
+def escaped(path):
+    """A path with `%`, control characters and what is not UTF-8 written as %XX."""
+    text = path.decode("utf-8", "surrogateescape")
+    hexed = lambda found: f"%{ord(found[0]) & 0xff:02X}"
+    return re.sub("[\0-\x1f\x7f%\udc80-\udcff]", hexed, text).encode()
+
+
+def tree_digest(lines, header=b"meta-tree/1 dir"):
+    return hashlib.sha256(b"\n".join([header, *lines]) + b"\n").hexdigest()
+
+
+def load():
+    """How busy the machine is; warns when it is too busy for figures to mean much."""
+    now, cores = os.getloadavg(), os.cpu_count()
+    if now[0] > cores / 2:
+        print(f"warning: the machine is busy: load {now[0]:.1f} on {cores} cores", file=sys.stderr)
+    return f"load {now[0]:.1f} {now[1]:.1f} {now[2]:.1f}"
 
 
 def empty(folder):
