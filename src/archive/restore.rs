@@ -5,6 +5,7 @@
 //! before anybody sees the tree.
 
 use std::path::Path;
+use std::thread;
 
 use super::codec::Content;
 use super::member::{MemberKind, Members};
@@ -12,16 +13,39 @@ use super::tar::read::TarReader;
 use super::tree::{Attributes, SafePath, Tree, umask};
 use super::writers::{Lines, Writers};
 use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::hash::{Hash, Line, LineKind};
+use crate::error::{Class, Error, Result};
+use crate::hash::{Hash, Line, LineKind, Listing, ListingKind};
 use crate::text::Shown;
 
 /// Most nodes that an archive may have.
 const MOST_NODES: u64 = 2_000_000;
 
-/// Unpacks into `root`, a new and empty folder; `mtime` is what everything gets. Returns the lines of the listing of what
-/// was written, in no order. Blocks. Content of more bytes than `most` is refused, before it fills the disk.
-pub fn restore(input: Content, root: &Path, mtime: (i64, u32), most: u64, context: &Context) -> Result<Vec<Line>> {
+/// Unpacks into `root`, a new and empty folder; `mtime` is what everything gets. Returns the listing of what was written, and
+/// its digest. Blocks. Content of more bytes than `most` is refused, before it fills the disk.
+///
+/// Everything that is wrong with the archive is of class `Damaged`: it is none that cache or store wrote.
+pub fn restore(
+    input: Content,
+    root: &Path,
+    kind: ListingKind,
+    mtime: (i64, u32),
+    most: u64,
+    context: &Context,
+) -> Result<(Listing, Hash)> {
+    unpack(input, root, kind, mtime, most, context).map_err(|error| match error.class() {
+        Class::Refused => error.with_class(Class::Damaged),
+        _ => error,
+    })
+}
+
+fn unpack(
+    input: Content,
+    root: &Path,
+    kind: ListingKind,
+    mtime: (i64, u32),
+    most: u64,
+    context: &Context,
+) -> Result<(Listing, Hash)> {
     let lines = Lines::default();
     let mut tree = Tree::open(root)?;
     let mut folders: Vec<SafePath> = Vec::new();
@@ -95,13 +119,32 @@ pub fn restore(input: Content, root: &Path, mtime: (i64, u32), most: u64, contex
         others.extend(open.as_ref().map(empty_dir));
         writers.settle()
     })?;
-    // Below before above, so that no time is touched again.
-    folders.sort_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
-    for folder in folders {
-        tree.finish_dir(&folder, attributes(true))?;
-    }
     lines.add(others);
-    Ok(lines.into_inner())
+    let lines = lines.into_inner();
+    thread::scope(|scope| {
+        let listed = scope.spawn(|| {
+            let listing = listing(lines, kind);
+            let digest = listing.digest();
+            (listing, digest)
+        });
+        // Below before above, so that no time is touched again.
+        folders.sort_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
+        for folder in folders {
+            tree.finish_dir(&folder, attributes(true))?;
+        }
+        Ok(listed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// The listing of what was written.
+pub fn listing(mut lines: Vec<Line>, kind: ListingKind) -> Listing {
+    if kind == ListingKind::File
+        // Of several, none is the file: then the digest tells.
+        && let [line] = lines.as_mut_slice()
+    {
+        line.path = b".".to_vec();
+    }
+    Listing::new(kind, lines)
 }
 
 fn empty_dir(path: &SafePath) -> Line {

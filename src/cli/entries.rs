@@ -21,7 +21,7 @@ pub enum CacheCommand {
     #[command(after_long_help = EXPLAIN_EXAMPLES)]
     Explain(CacheExplain),
     /// Read every entry again, and move damaged ones out of the way
-    Verify(CacheVerify),
+    Verify,
     /// Remove entries
     #[command(after_long_help = INVALIDATE_EXAMPLES)]
     Invalidate(CacheInvalidate),
@@ -112,14 +112,6 @@ pub struct CacheExplain {
     /// Where to look when this machine has no entry to compare with
     #[command(flatten)]
     pub remote: RemoteArgs,
-}
-
-/// `monofo cache verify`.
-#[derive(Debug, Args)]
-pub struct CacheVerify {
-    /// Only entries of this component
-    #[arg(long, value_name = "NAME")]
-    pub component: Option<String>,
 }
 
 /// `monofo cache invalidate`.

@@ -13,7 +13,7 @@ use crate::config::sizes::{parse_age, parse_size};
 use crate::context::Context;
 use crate::engine::entries::gc::{Collected, GcRequest, References, collect};
 use crate::entry::{Home, HomeKind};
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::text::{Bytes, Count, Number};
 
 const STORE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -67,7 +67,10 @@ impl Commands<'_> {
         };
         let roots = Roots::new(keeping, self.cancel);
         let refer = |found: &_| if is_cache { Ok(References::new()) } else { roots.references(found) };
-        let done = collect(home, &request, &refer, &context.cancel)?;
+        let done = collect(home, &request, &refer, &context.cancel).map_err(|error| match error.class() {
+            Class::Workspace => error.context("nothing was removed from the store"),
+            _ => error,
+        })?;
         self.warn(&done.warnings);
         self.tell(home.kind(), &done, asked.dry_run)
     }

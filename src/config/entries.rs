@@ -183,8 +183,9 @@ pub fn resolve(home: &Home, text: &str) -> Result<crate::hash::Hash> {
         [one] => Ok(*one),
         [] => {
             let place = Shown::path(home.root()).to_string();
-            Err(Error::new(Class::NotThere, format_args!("nothing in `{place}` begins with {shown}"))
-                .hint(format_args!("see `monofo {} list`", home.kind().word())))
+            Err(Error::new(Class::NotThere, format_args!("nothing in `{place}` begins with {shown}")).hint(
+                format_args!("see `monofo {} list`; to find it in a remote, give all 64 digits", home.kind().word()),
+            ))
         }
         several => {
             let named: Vec<_> = several.iter().take(5).map(ToString::to_string).collect();

@@ -33,9 +33,7 @@ impl<'a> Roots<'a> {
     pub fn references(&self, found: &Survey) -> Result<References> {
         self.read(found).map_err(|error| match error.class() {
             Class::Interrupted { .. } => error,
-            _ => {
-                error.context("what keeps entries cannot be read, so nothing was removed").with_class(Class::Workspace)
-            }
+            _ => error.context("what keeps entries of the store cannot be read").with_class(Class::Workspace),
         })
     }
 

@@ -20,8 +20,8 @@ use crate::text::Shown;
 pub enum Published {
     /// There was none of this name.
     New,
-    /// One with the same output was there, and stays.
-    Same,
+    /// One with the same output was there, and stays. Its metadata: its payload may be compressed in another way.
+    Same(Box<Record>),
     /// One with another output was there; it was replaced. Its metadata.
     Replaced(Box<Record>),
 }
@@ -50,9 +50,10 @@ fn publish_payload(
     let _held = hold_folder(&folder, cancel)?;
     // What is damaged is replaced like what is not there.
     let before = open(home, name).unwrap_or(None).map(|opened| opened.record);
-    if before.as_ref().is_some_and(|before| before.output == record.output) {
-        return Ok(Published::Same);
-    }
+    let before = match before {
+        Some(before) if before.output == record.output => return Ok(Published::Same(Box::new(before))),
+        before => before,
+    };
     let Some(payload) = &record.payload else { return Err(Error::failed("an entry of a cache has a payload")) };
     let file = payload.file();
     let place = folder.join(&file);
@@ -71,7 +72,6 @@ fn publish_payload(
     }
     Ok(match before {
         None => Published::New,
-        Some(before) if before.output.tree == record.output.tree => Published::Same,
         Some(before) => Published::Replaced(Box::new(before)),
     })
 }
@@ -107,8 +107,8 @@ fn publish_tree(
         if !is_at(&there, &folder) {
             continue;
         }
-        if open(home, name).is_ok_and(|opened| opened.is_some()) {
-            return Ok(Published::Same);
+        if let Ok(Some(opened)) = open(home, name) {
+            return Ok(Published::Same(Box::new(opened.record)));
         }
         remove_metadata(home, name, staging)?;
         fs::rename(&folder, staging.join(&random_name())).or_fail(doing)?;

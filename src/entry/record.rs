@@ -218,7 +218,7 @@ impl Record {
     }
 
     /// Reads metadata that is filed under a name, and believes nothing: key and address are made again from what it says.
-    /// Class `Damaged` for anything that is wrong; a schema of a later version is told apart by [`is_newer`].
+    /// Class `Damaged` for anything that is wrong; a schema of a later version is told apart by whoever opens it.
     pub fn parse(text: &[u8], kind: HomeKind, name: &Hash) -> Result<Record> {
         if text.len() as u64 > MOST_BYTES {
             return Err(Error::damaged("the metadata is longer than 1 MiB"));
@@ -391,6 +391,7 @@ mod tests {
         let record = record();
         let name = record.key;
         let good = record.value(HomeKind::Cache);
+        #[expect(clippy::type_complexity, reason = "a table of names and changes")]
         let changes: [(&str, fn(&mut Value)); 10] = [
             ("schema", |value| value["schema"] = json!("meta.cache-entry/2")),
             ("key", |value| value["key"] = json!(Hash::of(b"").to_string())),

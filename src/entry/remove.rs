@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::lock::{Hold, is_at, try_lock};
+use super::lock::{Hold, LOCK_WAIT, is_at, try_lock, wait_lock};
 use super::open::{Opened, open, open_plain};
 use super::staging::{random_name, remove_tree, sync_dir};
 use super::{Home, Staging};
+use crate::cancel::Cancel;
 use crate::error::{IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
@@ -30,20 +31,32 @@ pub enum Removal {
 pub enum Readers {
     /// What is being read stays.
     Spare,
-    /// Who reads has it open, and reads on: for payloads, not for files that lie as they are.
+    /// Who reads has it open, and reads on: for payloads, not for files that lie as they are. Who writes is waited for.
     LetFinish,
 }
 
 /// Removes an entry: once this returns `Removed`, no new reader gets it. `still` looks again under the lock.
-pub fn remove(home: &Home, name: &Hash, readers: Readers, still: impl Fn() -> Result<bool>) -> Result<Removal> {
+pub fn remove(
+    home: &Home,
+    name: &Hash,
+    readers: Readers,
+    still: impl Fn() -> Result<bool>,
+    cancel: &Cancel,
+) -> Result<Removal> {
     let doing = || format!("cannot remove entry {}", name.short());
     let folder = home.folder(name);
     let (metadata_path, staging) = (home.metadata(name), Staging::new(home)?);
-    let held = open_folder(&folder)?;
-    if let Some(held) = &held
-        && (!try_lock(held, Hold::Exclusive)? || !is_at(held, &folder))
-    {
-        return Ok(Removal::InUse);
+    let mut held = open_folder(&folder)?;
+    while let Some(open) = &held {
+        match readers {
+            Readers::Spare if !try_lock(open, Hold::Exclusive)? => return Ok(Removal::InUse),
+            Readers::Spare => {}
+            Readers::LetFinish => wait_lock(open, Hold::Exclusive, &folder, LOCK_WAIT, cancel)?,
+        }
+        if is_at(open, &folder) {
+            break;
+        }
+        held = open_folder(&folder)?;
     }
     let Ok(metadata) = open_plain(&metadata_path) else {
         // A link in its place: damage, which goes with the rest.

@@ -7,10 +7,12 @@ use crate::commands::Commands;
 use crate::context::Context;
 use crate::engine::entries::cache::{Built, build};
 use crate::engine::entries::pack::Artifact;
-use crate::engine::entries::share::share;
+use crate::engine::entries::share::{Shared, share};
 use crate::entry::{HomeKind, Record};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
+use crate::key::ComponentName;
+use crate::remote::Remote;
 use crate::text::{Bytes, Count};
 
 impl Commands<'_> {
@@ -54,10 +56,7 @@ impl Commands<'_> {
         if let Some(remote) = &remote {
             let sources = computed.record.listings().first().and_then(|digest| computed.listings.get(digest));
             match share(remote, &keeping.cache, &record, sources, context)? {
-                Ok(warning) => {
-                    self.warn(&warning.into_iter().collect::<Vec<_>>());
-                    self.report.note(format_args!("shared {name} {} in {}", record.key.short(), remote.place()));
-                }
+                Ok(done) => self.tell_shared(&done, &name, &record.key, remote),
                 Err(failure) => shared = Some(failure),
             }
         }
@@ -66,6 +65,29 @@ impl Commands<'_> {
             self.clean_up_cache(&keeping);
         }
         shared.map_or(Ok(()), |failure| self.remote_failed(failure, HomeKind::Cache, asked.remote.remote_required))
+    }
+
+    pub(in crate::commands) fn tell_shared(&self, done: &Shared, name: &ComponentName, hash: &Hash, remote: &Remote) {
+        let place = remote.place();
+        let word = match done {
+            Shared::Created => {
+                self.report.note(format_args!("shared {name} {} in {place}", hash.short()));
+                "created"
+            }
+            Shared::Already => {
+                self.report.note(format_args!("{name} {} is in {place} already", hash.short()));
+                "already-there"
+            }
+            Shared::NotWritten => {
+                self.report.note(format_args!("not shared: MONOFO_SCOPE says that this run writes nothing to {place}"));
+                "not-written"
+            }
+            Shared::Other(warning) => {
+                self.report.warning(warning);
+                "other-output"
+            }
+        };
+        self.report.section("shared", json!(word));
     }
 
     pub(in crate::commands) fn warn(&self, warnings: &[String]) {

@@ -14,7 +14,7 @@ use crate::entry::usage::{Event, count};
 use crate::entry::{HomeKind, Record};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
-use crate::remote::{Failure, Remote};
+use crate::remote::{Failure, Remote, Trouble};
 use crate::text::{Bytes, Count, Shown};
 
 impl Commands<'_> {
@@ -67,8 +67,12 @@ impl Commands<'_> {
                     source = "remote";
                     outcome = get(&keeping.cache, &key, &target, context)?;
                     // What came whole and adds up to no artifact is the remote's fault.
-                    if let Got::Damaged(error) = &outcome {
-                        self.report.warning(format_args!("remote payload damaged: {}", error.chain()));
+                    if let Got::Damaged(error) = outcome {
+                        count(&keeping.cache, Event::Remote(Trouble::Damaged.name()), 0);
+                        let hint = "remove it there with `monofo cache invalidate --key KEY --remote URL`";
+                        let error = error.with_class(Class::Unavailable).with_hint(hint);
+                        failure = Some(Failure { trouble: Trouble::Damaged, error });
+                        outcome = Got::Miss;
                     }
                 }
                 Fetched::Absent => {}
@@ -151,7 +155,7 @@ fn miss(name: &crate::key::ComponentName, key: &Hash, why: Option<&Explanation>)
     let reason =
         why.map_or_else(|| "nothing to compare with: no entry of this component".to_owned(), Explanation::first_line);
     Error::new(Class::NotThere, format_args!("miss: {name} {}: {reason}", key.short())).hint(format_args!(
-        "build it, then store it with `monofo cache build {name}`; `monofo cache explain {name}` says more"
+        "build it, then store it with `monofo cache build`; `monofo cache explain` says more: give both the same arguments"
     ))
 }
 

@@ -27,9 +27,7 @@ impl Commands<'_> {
             CacheCommand::Explain(asked) => {
                 self.answers("meta.cache-explain/1", |context| self.cache_explain(asked, context))
             }
-            CacheCommand::Verify(asked) => {
-                self.answers("meta.cache-verify/1", |context| self.cache_verify(asked, context))
-            }
+            CacheCommand::Verify => self.answers("meta.cache-verify/1", |context| self.cache_verify(context)),
             CacheCommand::Invalidate(asked) => {
                 self.answers("meta.cache-invalidate/1", |_| self.cache_invalidate(asked))
             }

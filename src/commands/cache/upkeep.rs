@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::cli::entries::{CacheInvalidate, CacheVerify};
+use crate::cli::entries::CacheInvalidate;
 use crate::commands::Commands;
 use crate::config::entries::Keeping;
 use crate::context::Context;
@@ -25,10 +25,9 @@ pub(in crate::commands) const CACHE_GRACE: Duration = Duration::from_secs(60 * 6
 pub(in crate::commands) const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Commands<'_> {
-    pub(super) fn cache_verify(&self, asked: &CacheVerify, context: &Context) -> Result<()> {
+    pub(super) fn cache_verify(&self, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
-        let component = asked.component.as_deref().map(ComponentName::new).transpose()?;
-        let checked = verify(&keeping.cache, component.as_ref(), context)?;
+        let checked = verify(&keeping.cache, context)?;
         self.tell_checked(&checked, "cache")
     }
 
@@ -77,7 +76,7 @@ impl Commands<'_> {
         for (name, disk) in names {
             self.cancel.check()?;
             let gone = asked.dry_run
-                || match remove(&keeping.cache, &name, Readers::LetFinish, || Ok(true))? {
+                || match remove(&keeping.cache, &name, Readers::LetFinish, || Ok(true), self.cancel)? {
                     Removal::Removed => true,
                     // Whoever writes it right now makes a new entry.
                     Removal::InUse | Removal::Kept | Removal::Gone => false,
@@ -93,9 +92,10 @@ impl Commands<'_> {
                 let _ = std::fs::remove_file(path);
             }
         }
-        if let Some(remote) = remote.filter(|_| !asked.dry_run) {
+        let mut there = 0u64;
+        if let Some(remote) = remote.as_ref().filter(|_| !asked.dry_run) {
             for name in removed.iter().chain(key.iter().filter(|key| !removed.contains(key))) {
-                remote.remove(Section::Cache, name).map_err(|failure| failure.error)?;
+                there += u64::from(remote.remove(Section::Cache, name).map_err(|failure| failure.error)?);
             }
         } else if !removed.is_empty() {
             self.report.detail("copies in a remote stay: name it with --remote to remove them there");
@@ -104,12 +104,17 @@ impl Commands<'_> {
         self.report.section("dry_run", json!(asked.dry_run));
         self.report.section("removed", json!(all));
         self.report.section("bytes", json!(bytes));
-        if let Some(key) = key.filter(|key| !removed.contains(key) && asked.remote.is_none()) {
+        self.report.section("removed_in_remote", json!(there));
+        if let Some(key) = key.filter(|key| !removed.contains(key) && there == 0) {
             return Err(Error::new(Class::NotThere, format_args!("there is no entry {}", key.short()))
                 .hint("see `monofo cache list`"));
         }
         let verb = if asked.dry_run { "would remove" } else { "removed" };
-        self.report.note(format_args!("{verb} {}, {}", Count(removed.len() as u64, "entry"), Bytes(bytes)));
+        let remotely = match &remote {
+            Some(remote) if !asked.dry_run => format!("; {} in {}", Count(there, "entry"), remote.place()),
+            _ => String::new(),
+        };
+        self.report.note(format_args!("{verb} {}, {}{remotely}", Count(removed.len() as u64, "entry"), Bytes(bytes)));
         Ok(())
     }
 

@@ -76,17 +76,26 @@ impl Commands<'_> {
             sum.1 += entry.record.output.bytes;
         }
         let bytes: u64 = components.values().map(|(_, bytes)| bytes).sum();
-        let kept = Roots::new(&keeping, self.cancel).references(&found)?;
-        let mut unreferenced = Inodes::default();
-        for entry in whole.iter().filter(|entry| !kept.contains_key(&entry.name)) {
-            unreferenced.add(&keeping.store.folder(&entry.name))?;
-        }
+        let unreferenced = match Roots::new(&keeping, self.cancel).references(&found) {
+            Ok(kept) => {
+                let mut unreferenced = Inodes::default();
+                for entry in whole.iter().filter(|entry| !kept.contains_key(&entry.name)) {
+                    unreferenced.add(&keeping.store.folder(&entry.name))?;
+                }
+                Some(unreferenced.freed())
+            }
+            // All the rest is known all the same.
+            Err(error) => {
+                self.report.softened(&error);
+                None
+            }
+        };
         let saved = inodes.unshared() - inodes.disk();
         self.report.section("entries", json!(whole.len()));
         self.report.section("bytes", json!(bytes));
         self.report.section("disk_bytes", json!(inodes.disk()));
         self.report.section("saved_by_sharing_bytes", json!(saved));
-        self.report.section("unreferenced_bytes", json!(unreferenced.freed()));
+        self.report.section("unreferenced_bytes", json!(unreferenced));
         let document = |(name, (entries, bytes)): (&&str, &(u64, u64))| json!({ "component": name, "entries": entries, "bytes": bytes });
         self.report.section("components", components.iter().map(document).collect());
         self.report.section("damaged", json!(found.damaged.len() + found.entries.len() - whole.len()));
@@ -94,8 +103,8 @@ impl Commands<'_> {
         let mut lines = vec![
             format!("{}, {} of files", Count(whole.len() as u64, "artifact"), Bytes(bytes)),
             format!("{} on disk, {} saved by sharing", Bytes(inodes.disk()), Bytes(saved)),
-            format!("{} that nothing refers to", Bytes(unreferenced.freed())),
         ];
+        lines.extend(unreferenced.map(|bytes| format!("{} that nothing refers to", Bytes(bytes))));
         for (name, (entries, bytes)) in &components {
             lines.push(format!("  {name}: {}, {}", Count(*entries, "artifact"), Bytes(*bytes)));
         }
@@ -104,7 +113,7 @@ impl Commands<'_> {
 
     pub(super) fn store_verify(&self, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
-        let checked = verify(&keeping.store, None, context)?;
+        let checked = verify(&keeping.store, context)?;
         self.tell_checked(&checked, "store")
     }
 }

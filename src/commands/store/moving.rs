@@ -49,10 +49,7 @@ impl Commands<'_> {
         let mut failed = None;
         if let Some(remote) = &remote {
             match share(remote, &keeping.store, &record, None, context)? {
-                Ok(warning) => {
-                    self.warn(&warning.into_iter().collect::<Vec<_>>());
-                    self.report.note(format_args!("shared {name} {} in {}", hash.short(), remote.place()));
-                }
+                Ok(done) => self.tell_shared(&done, &name, &hash, remote),
                 Err(failure) => failed = Some(failure),
             }
         }

@@ -1,6 +1,7 @@
 //! The keyed cache: an artifact under its key, and back.
 
 use std::path::Path;
+use std::thread;
 
 use super::pack::{Artifact, payload};
 use super::restore::from_payload;
@@ -50,12 +51,22 @@ pub fn build(
     if computed.newest > artifact.newest && artifact.newest > i64::MIN {
         warnings.push("a source is newer than everything in the artifact: was it built from these sources?".to_owned());
     }
-    remember(cache, &staging, computed, &listing);
-    let published = publish(cache, &staging, &record, &file, &context.cancel)?;
-    if let Published::Replaced(before) = &published {
-        warnings.push(irreproducible(cache, before, &listing));
-    }
-    Ok(Built { record, same: matches!(published, Published::Same), warnings })
+    let published = thread::scope(|scope| {
+        scope.spawn(|| remember(cache, computed, &listing.text()));
+        publish(cache, &staging, &record, &file, &context.cancel)
+    })?;
+    let (record, same) = match published {
+        Published::New => (record, false),
+        Published::Same(there) => (*there, true),
+        Published::Replaced(before) => {
+            // The same tree under another name is no other output.
+            if before.output.tree != record.output.tree {
+                warnings.push(irreproducible(cache, &before, &listing));
+            }
+            (record, false)
+        }
+    };
+    Ok(Built { record, same, warnings })
 }
 
 /// The error for sources that changed while an artifact was stored.
@@ -66,11 +77,14 @@ pub(super) fn inputs_changed(computed: &Computed) -> Error {
 }
 
 /// Keeps the texts that explanations need. Best effort: they are losable.
-pub(super) fn remember(home: &Home, staging: &Staging, computed: &Computed, output: &Listing) {
-    for text in computed.texts().chain([output.text()]) {
-        if let Err(error) = facts::put(home, staging, &text) {
-            tracing::debug!(error = %error.chain(), "a text for explanations was not kept");
-        }
+pub(super) fn remember(home: &Home, computed: &Computed, output: &[u8]) {
+    let put = || -> Result<()> {
+        let staging = Staging::new(home)?;
+        computed.texts().try_for_each(|text| facts::put(home, &staging, &text).map(drop))?;
+        facts::put(home, &staging, output).map(drop)
+    };
+    if let Err(error) = put() {
+        tracing::debug!(error = %error.chain(), "a text for explanations was not kept");
     }
 }
 
@@ -143,10 +157,20 @@ pub fn get(cache: &Home, key: &Hash, target: &Target, context: &Context) -> Resu
     match restored {
         (opened, error) if is_damage(&error) => {
             set_aside(cache, key, opened.as_ref());
-            Ok(Got::Damaged(error))
+            Ok(Got::Damaged(match &opened {
+                Some(opened) => named(cache, key, &opened.record, error),
+                // Opening it said which.
+                None => error,
+            }))
         }
         (_, error) => Err(error),
     }
+}
+
+/// Says which entry is damaged.
+pub(super) fn named(home: &Home, name: &Hash, record: &Record, error: Error) -> Error {
+    let component = record.inputs.component();
+    error.context(format_args!("{} entry {} of {component} is damaged", home.kind().word(), name.short()))
 }
 
 /// Whether an error says that an entry itself is wrong, and not the place it was to go to.

@@ -130,7 +130,8 @@ pub fn explain(
         Err(failure) => return Ok((None, Some(failure))),
     };
     let known = Known { cache, remote: Some(remote) };
-    let records = newest.iter().filter_map(|(_, key)| known.remote_record(key)).collect();
+    let records =
+        newest.iter().filter(|(_, key)| *key != computed.key).filter_map(|(_, key)| known.remote_record(key)).collect();
     Ok((nearest(&known, computed, records, true), None))
 }
 
@@ -140,7 +141,7 @@ fn candidates(cache: &Home, computed: &Computed) -> Result<Vec<Record>> {
     let mut found = Vec::new();
     for name in cache.names()?.entries {
         let record = peek(cache, &name)?.and_then(|peeked| peeked.record);
-        found.extend(record.filter(|record| record.inputs.component() == component));
+        found.extend(record.filter(|record| record.inputs.component() == component && record.key != computed.key));
     }
     Ok(found)
 }

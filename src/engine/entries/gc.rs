@@ -10,7 +10,8 @@ use super::survey::{Entry, Inodes, Survey, survey};
 use super::target::{BESIDE, NOTE};
 use crate::cancel::Cancel;
 use crate::entry::{
-    Home, HomeKind, Readers, Removal, facts, is_locked, peek, remove, remove_orphan, remove_tree, seconds, usage,
+    Home, HomeKind, Readers, Removal, facts, is_locked, peek, profiles, remove, remove_orphan, remove_tree, seconds,
+    usage,
 };
 use crate::error::{IoContext, Result};
 use crate::hash::Hash;
@@ -19,6 +20,9 @@ use crate::text::Shown;
 
 /// How long damaged entries are kept.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What a grace of nothing would free is not counted beyond so many files: it is only told, and takes time.
+const MOST_COUNTED: u64 = 500_000;
 
 /// What is to be cleaned up, and how.
 #[derive(Debug, Clone)]
@@ -97,6 +101,9 @@ pub fn collect(
     } else {
         done.leftovers = count_leftovers(home, request, &found)?;
     }
+    if home.kind() == HomeKind::Store {
+        done.leftovers += profiles::remove_leftovers(home, request.dry_run, cancel)?;
+    }
     let mut inodes = Inodes::default();
     let mut gone = Vec::new();
     for (entry, why) in plan {
@@ -111,8 +118,7 @@ pub fn collect(
         its.add(&home.folder(&entry.name))?;
         if !request.dry_run {
             let still = || still_goes(home, entry, &found, references);
-            let readers = if home.kind() == HomeKind::Cache { Readers::LetFinish } else { Readers::Spare };
-            match remove(home, &entry.name, readers, still)? {
+            match remove(home, &entry.name, Readers::Spare, still, cancel)? {
                 Removal::Removed => {}
                 Removal::InUse => {
                     keep(&mut done, entry.name, "in use");
@@ -209,6 +215,9 @@ fn decide<'a>(
         keep(done, entry.name, "used lately");
     }
     let mut inodes = Inodes::default();
+    if young.iter().map(|entry| entry.record.output.files).sum::<u64>() > MOST_COUNTED {
+        young.clear();
+    }
     for entry in young {
         inodes.add(&home.metadata(&entry.name))?;
         inodes.add(&home.folder(&entry.name))?;

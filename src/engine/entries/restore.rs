@@ -11,7 +11,7 @@ use crate::archive::restore::restore;
 use crate::context::Context;
 use crate::entry::{Home, Output, RootKind};
 use crate::error::{Error, IoContext, Result};
-use crate::hash::{Line, Listing, ListingKind, escape};
+use crate::hash::{Hash, ListingKind, escape};
 
 /// Restores an artifact from an archive. What does not have the digest that its metadata states is an error of class
 /// `Damaged`, and touches nothing. Returns what the user should know.
@@ -28,8 +28,8 @@ pub fn from_payload(
     let tree = beside.path.join("tree");
     fs::create_dir(&tree).or_fail(|| "cannot make a folder beside the target")?;
     let content = codec::decode(payload, context)?;
-    let lines = restore(content, &tree, time_of(&tree)?, output.bytes, context)?;
-    check(lines, output)?;
+    let (_, digest) = restore(content, &tree, kind_of(output), time_of(&tree)?, output.bytes, context)?;
+    check(&digest, output)?;
     context.cancel.check()?;
     place(&tree, output, target, &beside)
 }
@@ -40,25 +40,19 @@ pub(super) fn time_of(folder: &Path) -> Result<(i64, u32)> {
     Ok((status.mtime(), u32::try_from(status.mtime_nsec()).unwrap_or(0)))
 }
 
-/// Compares what was written with what was stored.
-pub(super) fn check(lines: Vec<Line>, output: &Output) -> Result<()> {
-    if listing(lines, output).digest() == output.tree {
+/// Compares the digest of what was written with that of what was stored.
+pub(super) fn check(digest: &Hash, output: &Output) -> Result<()> {
+    if *digest == output.tree {
         return Ok(());
     }
     Err(Error::damaged("its content is not what was stored").hint("build and store it again"))
 }
 
-/// The listing of what was written.
-pub(super) fn listing(mut lines: Vec<Line>, output: &Output) -> Listing {
+/// What kind of listing an output has.
+pub(super) fn kind_of(output: &Output) -> ListingKind {
     match output.root {
-        RootKind::Dir => Listing::new(ListingKind::Dir, lines),
-        RootKind::File => {
-            // Of several, none is the file: then the digest tells.
-            if let [line] = lines.as_mut_slice() {
-                line.path = b".".to_vec();
-            }
-            Listing::new(ListingKind::File, lines)
-        }
+        RootKind::Dir => ListingKind::Dir,
+        RootKind::File => ListingKind::File,
     }
 }
 

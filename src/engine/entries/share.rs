@@ -122,7 +122,7 @@ fn try_fetch(remote: &Remote, home: &Home, name: &Hash, context: &Context) -> Re
             record.payload = None;
             match unpack(&file, &record, home, &staging, context) {
                 Ok(()) => {}
-                Err(error) if is_damage(&error) || error.class() == crate::error::Class::Refused => {
+                Err(error) if is_damage(&error) => {
                     return failed(Failure { trouble: Trouble::Damaged, error });
                 }
                 Err(error) => return Err(error),
@@ -180,9 +180,9 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     let file = File::open(payload).or_fail(|| "cannot open the payload")?;
     std::fs::create_dir(&folder).or_fail(|| "cannot make a folder in the store")?;
     let content = codec::decode(Box::new(file), context)?;
-    let lines = restore(content, &folder, super::restore::time_of(&folder)?, record.output.bytes, context)?;
-    super::restore::check(lines.clone(), &record.output)?;
-    let listing = super::restore::listing(lines, &record.output);
+    let (kind, time) = (super::restore::kind_of(&record.output), super::restore::time_of(&folder)?);
+    let (listing, digest) = restore(content, &folder, kind, time, record.output.bytes, context)?;
+    super::restore::check(&digest, &record.output)?;
     if record.output.root == RootKind::File {
         super::restore::check_name(&folder, &record.output)?;
     }
@@ -194,15 +194,28 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     Ok(())
 }
 
-/// Uploads an entry of this machine. Returns a warning when the remote has another output for the same inputs.
+/// What came of uploading an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shared {
+    /// It is in the remote now.
+    Created,
+    /// The same was there already.
+    Already,
+    /// This run may not write to the remote.
+    NotWritten,
+    /// Another output of the same inputs is there, and stays. A warning.
+    Other(String),
+}
+
+/// Uploads an entry of this machine. What is there already stays. The inner error is the remote's.
 pub fn share(
     remote: &Remote,
     home: &Home,
     record: &Record,
     sources: Option<&Listing>,
     context: &Context,
-) -> Result<Result<Option<String>, Failure>> {
-    let Some(scope) = remote.scopes().write.clone() else { return Ok(Ok(None)) };
+) -> Result<Result<Shared, Failure>> {
+    let Some(scope) = remote.scopes().write.clone() else { return Ok(Ok(Shared::NotWritten)) };
     let name = record.name(home.kind());
     let staging = Staging::new(home)?;
     let (payload, file) = match (&record.payload, home.kind()) {
@@ -235,10 +248,10 @@ pub fn share(
     let (object, text) = (payload.object(), told.text(home.kind()));
     let published = remote.publish(section(home.kind()), &name, &text, (&object, &file), &extras, marker);
     Ok(match published {
-        Ok(Published::Created) => Ok(None),
+        Ok(Published::Created) => Ok(Shared::Created),
         Ok(Published::Exists(theirs)) => Ok(match read_record(&theirs, home.kind(), &name, &scope) {
-            Ok(theirs) if theirs.output.tree == record.output.tree => None,
-            Ok(theirs) => Some(format!(
+            Ok(theirs) if theirs.output.tree == record.output.tree => Shared::Already,
+            Ok(theirs) => Shared::Other(format!(
                 "the remote has another output for the same inputs, and keeps it: {} there, {} here",
                 theirs.output.tree.short(),
                 record.output.tree.short()

@@ -1,11 +1,14 @@
 //! The content-addressed store: an artifact under the hash of all that went in and all that came out, and back.
 
-use super::cache::{differing, inputs_changed, is_damage, remember, set_aside};
+use std::thread;
+
+use super::cache::{differing, inputs_changed, is_damage, named, remember, set_aside};
 use super::pack::{Artifact, output};
-use super::restore::{check, check_name, place, time_of};
+use super::restore::{check, check_name, kind_of, place, time_of};
 use super::survey::survey;
 use super::target::Target;
 use super::tree::{self, Link, Sharing};
+use crate::archive::restore::listing;
 use crate::context::Context;
 use crate::engine::keys::Computed;
 use crate::entry::{Home, Published, Record, RootKind, Staging, facts, open, publish};
@@ -73,9 +76,11 @@ pub fn add(
             "the same inputs gave another output before, different{detail}: the build is not reproducible, or an input is not declared. Both are kept"
         ));
     }
-    remember(store, &staging, computed, &listing);
-    let published = publish(store, &staging, &record, &folder, &context.cancel)?;
-    let same = matches!(published, Published::Same);
+    let published = thread::scope(|scope| {
+        scope.spawn(|| remember(store, computed, &listing.text()));
+        publish(store, &staging, &record, &folder, &context.cancel)
+    })?;
+    let same = matches!(published, Published::Same(_));
     let shared = if same { 0 } else { sharing.shared() };
     Ok(Added { hash: record.address(), record, same, shared, warnings })
 }
@@ -152,7 +157,10 @@ pub fn get(
         return Err(error);
     }
     set_aside(store, hash, opened.as_ref());
-    Ok(Found::Damaged(error))
+    Ok(Found::Damaged(match &opened {
+        Some(opened) => named(store, hash, &opened.record, error).with_class(Class::Damaged),
+        None => error,
+    }))
 }
 
 fn give_out(
@@ -168,7 +176,7 @@ fn give_out(
     context.progress.expect(record.output.bytes);
     let ready = beside.path.join("tree");
     let (lines, copied) = tree::give_out(content, &ready, link, time_of(&beside.path)?, context)?;
-    check(lines, &record.output)?;
+    check(&listing(lines, kind_of(&record.output)).digest(), &record.output)?;
     if record.output.root == RootKind::File {
         check_name(&ready, &record.output)?;
     }

@@ -20,7 +20,7 @@ use crate::cancel::Cancel;
 use crate::collect::link_text;
 use crate::collect::walk::{IgnoreFiles, NodeKind, Visited, Walk, walk};
 use crate::context::Context;
-use crate::entry::{Output, sync_filesystem};
+use crate::entry::sync_filesystem;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::{Hash, Hasher, Line, LineKind, Listing};
 use crate::text::Shown;
@@ -127,7 +127,7 @@ pub fn give_out(from: &Path, to: &Path, link: Link, time: (i64, u32), context: &
 }
 
 /// Digests an entry's files where they lie.
-pub fn hash(folder: &Path, _output: &Output, cancel: &Cancel) -> Result<Vec<Line>> {
+pub fn hash(folder: &Path, cancel: &Cancel) -> Result<Vec<Line>> {
     let context = Context { cancel: cancel.clone(), ..Context::default() };
     Ok(run(folder, folder, Purpose::Look, &context)?.0)
 }

@@ -4,15 +4,14 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
 use super::cache::set_aside;
-use super::restore::{check, listing, time_of};
+use super::restore::{check, kind_of, time_of};
 use super::tree;
 use crate::archive::codec;
-use crate::archive::restore::restore;
+use crate::archive::restore::{listing, restore};
 use crate::context::Context;
 use crate::entry::{Home, HomeKind, Opened, Staging, open};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::{Hash, Hasher};
-use crate::key::ComponentName;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -25,8 +24,8 @@ pub struct Checked {
     pub damaged: Vec<(Hash, Error)>,
 }
 
-/// Checks every entry, or those of one component. Blocks.
-pub fn verify(home: &Home, component: Option<&ComponentName>, context: &Context) -> Result<Checked> {
+/// Checks every entry. Blocks.
+pub fn verify(home: &Home, context: &Context) -> Result<Checked> {
     let mut found = Checked::default();
     for name in home.names()?.entries {
         context.cancel.check()?;
@@ -34,22 +33,20 @@ pub fn verify(home: &Home, component: Option<&ComponentName>, context: &Context)
             Ok(None) => continue,
             Ok(Some(opened)) => opened,
             Err(error) => {
-                // Of which component it is, nobody can tell.
                 found.checked += 1;
                 set_aside(home, &name, None);
                 found.damaged.push((name, error));
                 continue;
             }
         };
-        if component.is_some_and(|component| opened.record.inputs.component() != component) {
-            continue;
-        }
         found.checked += 1;
         found.bytes += opened.record.output.bytes;
         let checked = match home.kind() {
             HomeKind::Cache => check_payload(home, &opened, context),
-            HomeKind::Store => tree::hash(&opened.content, &opened.record.output, &context.cancel)
-                .and_then(|lines| check(lines, &opened.record.output)),
+            HomeKind::Store => tree::hash(&opened.content, &context.cancel).and_then(|lines| {
+                let output = &opened.record.output;
+                check(&listing(lines, kind_of(output)).digest(), output)
+            }),
         };
         match checked {
             Ok(()) => {}
@@ -89,7 +86,7 @@ fn check_payload(home: &Home, opened: &Opened, context: &Context) -> Result<()> 
     let staging = Staging::new(home)?;
     let output = &opened.record.output;
     let content = codec::decode(Box::new(again().or_fail(doing)?), context)?;
-    let lines = restore(content, &staging.join("tree"), time_of(staging.path())?, output.bytes, context)?;
-    debug_assert!(listing(lines.clone(), output).lines().len() == lines.len());
-    check(lines, output)
+    let (folder, time) = (staging.join("tree"), time_of(staging.path())?);
+    let (_, digest) = restore(content, &folder, kind_of(output), time, output.bytes, context)?;
+    check(&digest, output)
 }
