@@ -26,11 +26,31 @@ pub(super) enum Which {
     Both,
 }
 
+/// What was asked for, read once for both.
+struct Asked {
+    dry_run: bool,
+    grace: Option<Duration>,
+    max_age: Option<Duration>,
+    max_size: Option<u64>,
+}
+
+impl Asked {
+    fn read(asked: &GcArgs) -> Result<Self> {
+        Ok(Asked {
+            dry_run: asked.dry_run,
+            grace: asked.grace.as_deref().map(|text| parse_age("--grace", text, 1)).transpose()?,
+            max_age: asked.max_age.as_deref().map(|text| parse_age("--max-age", text, 86_400)).transpose()?,
+            max_size: asked.max_size.as_deref().map(|text| parse_size("--max-size", text)).transpose()?,
+        })
+    }
+}
+
 impl Commands<'_> {
     pub(super) fn gc_entries(&self, which: Which, asked: &GcArgs) -> u8 {
         self.report.schema("meta.gc/1");
-        let keeping = match self.keeping() {
-            Ok(keeping) => keeping,
+        let asked = Asked::read(asked);
+        let (keeping, asked) = match self.keeping().and_then(|keeping| Ok((keeping, asked?))) {
+            Ok(found) => found,
             Err(error) => {
                 let status = self.status(Err(error));
                 return self.report.finish(status);
@@ -39,28 +59,21 @@ impl Commands<'_> {
         // Both are tried; the worse of two ends counts.
         let mut status = 0;
         if which != Which::Store {
-            status = self.status(self.watched(|context| self.gc_one(&keeping, &keeping.cache, asked, context)));
+            status = self.status(self.watched(|context| self.gc_one(&keeping, &keeping.cache, &asked, context)));
         }
         if which != Which::Cache {
             status =
-                status.max(self.status(self.watched(|context| self.gc_one(&keeping, &keeping.store, asked, context))));
+                status.max(self.status(self.watched(|context| self.gc_one(&keeping, &keeping.store, &asked, context))));
         }
         self.report.finish(status)
     }
 
-    fn gc_one(&self, keeping: &Keeping, home: &Home, asked: &GcArgs, context: &Context) -> Result<()> {
+    fn gc_one(&self, keeping: &Keeping, home: &Home, asked: &Asked, context: &Context) -> Result<()> {
         let is_cache = home.kind() == HomeKind::Cache;
-        let grace = asked.grace.as_deref().map(|text| parse_age("--grace", text, 1)).transpose()?;
-        let max_age = asked.max_age.as_deref().map(|text| parse_age("--max-age", text, 86_400)).transpose()?;
         let request = GcRequest {
-            grace: grace.unwrap_or(if is_cache { CACHE_GRACE } else { STORE_GRACE }),
-            max_age: is_cache.then(|| max_age.unwrap_or(MAX_AGE)),
-            max_size: asked
-                .max_size
-                .as_deref()
-                .map(|text| parse_size("--max-size", text))
-                .transpose()?
-                .filter(|_| is_cache),
+            grace: asked.grace.unwrap_or(if is_cache { CACHE_GRACE } else { STORE_GRACE }),
+            max_age: is_cache.then(|| asked.max_age.unwrap_or(MAX_AGE)),
+            max_size: asked.max_size.filter(|_| is_cache),
             dry_run: asked.dry_run,
             within: None,
             now: SystemTime::now(),

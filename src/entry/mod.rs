@@ -44,7 +44,7 @@ pub use self::open::{Opened, Peeked, open, peek};
 pub use self::publish::{Published, publish};
 pub use self::record::{Encoding, Output, Payload, Record, RootKind, SCHEMA_CACHE, SCHEMA_STORE, now_text};
 pub(crate) use self::record::{seconds, time_text};
-pub use self::remove::{Readers, Removal, quarantine, remove, remove_orphan};
+pub use self::remove::{Readers, Removal, quarantine, remove, remove_orphan, remove_strays};
 pub use self::staging::{Staging, sync_dir, sync_file, sync_filesystem};
 pub(crate) use self::staging::{random_name, remove_tree};
 pub use self::stat_cache::StatCache;

@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
+use super::home::list;
 use super::lock::{Hold, LOCK_WAIT, is_at, try_lock, wait_lock};
 use super::open::{Opened, open, open_plain};
 use super::staging::{random_name, remove_tree, sync_dir};
-use super::{Home, Staging};
+use super::{Home, HomeKind, Staging};
 use crate::cancel::Cancel;
 use crate::error::{IoContext, Result};
 use crate::hash::Hash;
@@ -99,6 +100,31 @@ pub fn remove_orphan(home: &Home, name: &Hash) -> Result<bool> {
     fs::rename(&folder, staging.join("content")).or_fail(doing)?;
     remove_tree(staging.path()).or_fail(doing)?;
     Ok(true)
+}
+
+/// Removes what lies beside an entry's payload: a crash while it was being replaced left it. Returns how many; somebody who
+/// publishes there now is left alone.
+pub fn remove_strays(home: &Home, name: &Hash, dry_run: bool) -> Result<u64> {
+    let folder = home.folder(name);
+    if list(&folder)?.len() <= 1 {
+        return Ok(0);
+    }
+    let Some(held) = open_folder(&folder)? else { return Ok(0) };
+    if !try_lock(&held, Hold::Exclusive)? || !is_at(&held, &folder) {
+        return Ok(0);
+    }
+    let Ok(Some(opened)) = open(home, name) else { return Ok(0) };
+    let Some(payload) = opened.record.payload.filter(|_| home.kind() == HomeKind::Cache) else { return Ok(0) };
+    let (own, mut removed) = (payload.file(), 0);
+    for stray in list(&folder)?.into_iter().filter(|file| *file != own) {
+        if !dry_run {
+            let staging = Staging::new(home)?;
+            fs::rename(folder.join(&stray), staging.join("stray"))
+                .or_fail(|| format!("cannot remove what a crash left of entry {}", name.short()))?;
+        }
+        removed += 1;
+    }
+    Ok(removed)
 }
 
 /// Moves a damaged entry out of sight, unless it was replaced meanwhile: `seen` is what proved to be damaged, or nothing

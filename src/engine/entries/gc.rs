@@ -10,8 +10,8 @@ use super::survey::{Entry, Inodes, Survey, survey};
 use super::target::{BESIDE, NOTE};
 use crate::cancel::Cancel;
 use crate::entry::{
-    Home, HomeKind, Readers, Removal, facts, is_locked, peek, profiles, remove, remove_orphan, remove_tree, seconds,
-    usage,
+    Home, HomeKind, Readers, Removal, facts, is_locked, peek, profiles, remove, remove_orphan, remove_strays,
+    remove_tree, seconds, usage,
 };
 use crate::error::{IoContext, Result};
 use crate::hash::Hash;
@@ -273,7 +273,13 @@ fn leftover_paths(home: &Home, request: &GcRequest) -> Result<(Vec<PathBuf>, Vec
 fn count_leftovers(home: &Home, request: &GcRequest, found: &Survey) -> Result<u64> {
     let (staged, quarantine) = leftover_paths(home, request)?;
     let free = staged.iter().filter(|path| File::open(path).is_ok_and(|file| !is_locked(&file)));
-    Ok((free.count() + quarantine.len() + found.orphans.len()) as u64)
+    let mut strays = 0;
+    if home.kind() == HomeKind::Cache {
+        for entry in &found.entries {
+            strays += remove_strays(home, &entry.name, true)?;
+        }
+    }
+    Ok((free.count() + quarantine.len() + found.orphans.len()) as u64 + strays)
 }
 
 fn leftovers(home: &Home, request: &GcRequest, found: &Survey, done: &mut Collected) -> Result<()> {
@@ -310,6 +316,11 @@ fn leftovers(home: &Home, request: &GcRequest, found: &Survey, done: &mut Collec
     for path in quarantine {
         gone(&path)?;
         done.leftovers += 1;
+    }
+    if home.kind() == HomeKind::Cache {
+        for entry in &found.entries {
+            done.leftovers += remove_strays(home, &entry.name, false)?;
+        }
     }
     for name in &found.orphans {
         done.leftovers += u64::from(remove_orphan(home, name)?);
