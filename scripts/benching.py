@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 import stat
 import subprocess
@@ -48,38 +47,6 @@ def digest(root):
                 while block := file.read(1 << 20):
                     total.update(block)
     return total.hexdigest()
-
-
-def listing(root):
-    """What a tree holds, as the formats of cache and store write it down: {line: size}, in order of the paths' bytes. Contents
-    and executable bits of files, targets of links, folders with nothing in them; no times, no other modes."""
-    root, rows = os.fsencode(root), []
-    for folder, folders, files in os.walk(root):
-        if not folders and not files and folder != root:
-            rows.append((os.path.relpath(folder, root), "d -", 0))
-        for name in files + [d for d in folders if os.path.islink(os.path.join(folder, d))]:
-            path = os.path.join(folder, name)
-            status = os.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
-                what, content, size = "l", hashlib.sha256(os.readlink(path)), status.st_size
-            else:
-                what = "x" if status.st_mode & 0o100 else "f"
-                with open(path, "rb") as file:
-                    content, size = hashlib.sha256(file.read()), status.st_size
-            rows.append((os.path.relpath(path, root), f"{what} {content.hexdigest()}", size))
-    rows.sort()
-    return {f"{what} {size} ".encode() + escaped(path): size for path, what, size in rows}
-
-
-def escaped(path):
-    """A path with `%`, control characters and what is not UTF-8 written as %XX."""
-    text = path.decode("utf-8", "surrogateescape")
-    hexed = lambda found: f"%{ord(found[0]) & 0xff:02X}"
-    return re.sub("[\0-\x1f\x7f%\udc80-\udcff]", hexed, text).encode()
-
-
-def tree_digest(lines, header=b"meta-tree/1 dir"):
-    return hashlib.sha256(b"\n".join([header, *lines]) + b"\n").hexdigest()
 
 
 def load():
