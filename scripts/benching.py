@@ -12,6 +12,12 @@ from pathlib import Path
 
 def run(command, cwd=None, env=None):
     """Seconds, and MiB of the largest process."""
+    took, _, memory = measure(command, cwd, env)
+    return took, memory
+
+
+def measure(command, cwd=None, env=None):
+    """Seconds, (user, system) seconds of processor time, and MiB of the largest process."""
     script = command if isinstance(command, list) else ["bash", "-c", "set -o pipefail; " + command]
     started = time.monotonic()
     child = subprocess.Popen(script, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -21,7 +27,7 @@ def run(command, cwd=None, env=None):
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         sys.exit(f"bench: failed with {child.returncode}: {command}\n{said.decode(errors='replace')}")
-    return took, usage.ru_maxrss / 1024
+    return took, (usage.ru_utime, usage.ru_stime), usage.ru_maxrss / 1024
 
 
 def digest(root):
@@ -41,6 +47,14 @@ def digest(root):
                 while block := file.read(1 << 20):
                     total.update(block)
     return total.hexdigest()
+
+
+def load():
+    """How busy the machine is; warns when it is too busy for figures to mean much."""
+    now, cores = os.getloadavg(), os.cpu_count()
+    if now[0] > cores / 2:
+        print(f"warning: the machine is busy: load {now[0]:.1f} on {cores} cores", file=sys.stderr)
+    return f"load {now[0]:.1f} {now[1]:.1f} {now[2]:.1f}"
 
 
 def empty(folder):
