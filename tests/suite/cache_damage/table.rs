@@ -341,3 +341,18 @@ fn payloads_and_metadata_that_changed_places_are_found() {
         assert_restored(&sandbox.work("out"), &sandbox.work("target"));
     }
 }
+
+#[test]
+fn a_build_of_the_same_repairs_a_payload_that_nobody_has_read_since_it_rotted() {
+    let sandbox = workspace();
+    sandbox.monofo(["cache", "build", "a", "--source", "out"]).exits(0);
+    let file = payload(&entries(&sandbox.work(".meta-cache")).into_values().next().unwrap());
+    edit(&file, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+    });
+    sandbox.monofo(["cache", "build", "a", "--source", "out"]).exits(0).says("already cached");
+    sandbox.monofo(["cache", "verify"]).exits(0);
+    sandbox.monofo(["cache", "get", "a", "--target", "target"]).exits(0);
+    assert_restored(&sandbox.work("out"), &sandbox.work("target"));
+}
