@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::entries::{assert_restored, document, entries, json, workspace};
+use crate::entries::{Change, assert_restored, document, entries, json, workspace};
 use crate::harness::{Run, Sandbox, walk};
 use crate::transport::http::{Bucket, Fault};
 
@@ -100,7 +100,7 @@ fn scopes_are_written_to_alone_and_read_in_order() {
 
 #[test]
 fn records_that_do_not_add_up_and_payloads_that_are_not_theirs_are_told_apart() {
-    let cases: [(&str, &str, fn(&Sandbox)); 10] = [
+    let cases: [(&str, &str, Change); 10] = [
         ("another key", "refused", |s| edit(&record(s), |value| value["key"] = json!("0".repeat(64)))),
         ("other inputs", "refused", |s| edit(&record(s), |value| value["inputs"]["version"] = json!("v9"))),
         ("no payload", "refused", |s| edit(&record(s), |value| value["payload"] = Value::Null)),

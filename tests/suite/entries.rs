@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 
 use crate::harness::{Node, Run, Sandbox, assert_same, set, walk};
 
+/// What is done to a workspace.
+pub(crate) type Change = fn(&Sandbox);
+
 pub(crate) const DAY: u64 = 24 * 60 * 60;
 
 /// Runs a command with `--json`; stdout has to be exactly one document.
@@ -147,8 +150,8 @@ impl Sentinels {
 /// Everything that a restored artifact has to share with its source: kinds, bytes, executable bits, links.
 #[track_caller]
 pub(crate) fn assert_restored(source: &Path, target: &Path) {
-    let facts = |root: &Path| -> BTreeMap<Vec<u8>, (char, bool, Vec<u8>, [u8; 32])> {
-        let fact = |node: Node| (node.kind, node.kind == 'f' && node.mode & 0o100 != 0, node.text, node.digest);
+    let fact = |node: Node| (node.kind, node.kind == 'f' && node.mode & 0o100 != 0, node.text, node.digest);
+    let facts = |root: &Path| -> BTreeMap<Vec<u8>, _> {
         walk(root).into_iter().map(|(path, node)| (path, fact(node))).collect()
     };
     let (expected, got) = (facts(source), facts(target));

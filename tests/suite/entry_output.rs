@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::entries::{artifact, document, json, manifest, workspace};
+use crate::entries::{Change, artifact, document, json, manifest, workspace};
 use crate::harness::Sandbox;
 
 /// Every command with a way to succeed and ways to fail: arguments, status, kind of error.
@@ -203,7 +203,6 @@ fn no_control_character_reaches_a_terminal_or_a_log() {
 
 #[test]
 fn explanations_name_what_changed_and_never_the_value_of_a_variable() {
-    type Change = fn(&Sandbox);
     let cases: [(&str, &str, Change); 8] = [
         ("source", "main.c", |s| s.write("components/a/main.c", "changed")),
         ("source", "added", |s| s.write("components/a/added", "")),

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::entries::{json, key, manifest};
+use crate::entries::{Change, json, key, manifest};
 use crate::harness::{Run, Sandbox, is_root, set};
 
 const MANIFEST: &str = "  a:\n    version: \"v1\"\n    type: make\n    build_target: all\n    outputs: out\n    \
@@ -52,8 +52,6 @@ fn relink(sandbox: &Sandbox, path: &str, to: &str) {
     fs::remove_file(sandbox.work(path)).unwrap();
     symlink(to, sandbox.work(path)).unwrap();
 }
-
-type Change = fn(&Sandbox);
 
 const MUST: [(&str, Change); 30] = [
     ("one bit of a source", |s| s.write("components/a/main.c", "int main(){}\x0b")),

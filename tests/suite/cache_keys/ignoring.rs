@@ -172,7 +172,7 @@ fn fill(folder: &Path, depth: usize, random: &mut Random) {
             continue;
         }
         match random.below(10) {
-            0..=2 if depth < 3 => fill(&path, depth + 1, random),
+            0..=2 if depth < 2 => fill(&path, depth + 1, random),
             3 => std::os::unix::fs::symlink("a", &path).unwrap(),
             _ => fs::write(&path, "x").unwrap(),
         }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::entries::{document, json, key, manifest};
+use crate::entries::{Change, document, json, key, manifest};
 use crate::harness::{Sandbox, is_root, set};
 
 fn workspace() -> Sandbox {
@@ -19,7 +19,7 @@ fn workspace() -> Sandbox {
 
 #[test]
 fn an_unreadable_source_is_an_error_and_never_a_key() {
-    let cases: [(&str, fn(&Sandbox)); 3] = [
+    let cases: [(&str, Change); 3] = [
         ("a file", |s| set(&s.work("components/a/x.c"), Some(0), 1)),
         ("a folder", |s| {
             s.write("components/a/sub/y", "y");

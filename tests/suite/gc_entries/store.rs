@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::entries::{age, artifact, entries, json, manifest, workspace};
+use crate::entries::{Change, age, artifact, entries, json, manifest, workspace};
 use crate::harness::{Sandbox, assert_same, walk};
 
 /// A store with an artifact that nothing keeps, and a newer one of the same component, which that keeps. Their hashes.
@@ -111,7 +111,7 @@ fn each_kind_of_reference_alone_keeps_an_artifact_and_without_it_the_artifact_go
 
 #[test]
 fn when_what_keeps_artifacts_cannot_be_read_nothing_goes() {
-    let spoils: [(&str, fn(&Sandbox)); 11] = [
+    let spoils: [(&str, Change); 11] = [
         ("a pin that is no JSON", |s| s.write(".meta-store/roots/pins/keep.json", "{")),
         ("a pin without a hash", |s| s.write(".meta-store/roots/pins/keep.json", "{\"schema\":\"meta.pin/1\"}")),
         ("a pin of a later version", |s| {
