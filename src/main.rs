@@ -10,6 +10,7 @@ use monofo::cli::Cli;
 use monofo::commands;
 use monofo::env::Env;
 use monofo::error::Class;
+use monofo::text::Shown;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -29,16 +30,47 @@ fn main() -> ExitCode {
 
 /// Prints what is wrong with the command line, or the help that was asked for. Returns the status to exit with. Whoever
 /// asked for JSON gets a document all the same.
+#[allow(clippy::print_stderr, reason = "before there is a report")]
 fn usage(wrong: &clap::Error) -> ExitCode {
-    let is_error = wrong.use_stderr();
-    if is_error && std::env::args_os().any(|argument| argument == "--json") {
-        let text = wrong.render().to_string();
-        let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-        commands::usage_as_json(lines.join(" ").trim_start_matches("error: "));
+    if !wrong.use_stderr() {
+        // A closed stream leaves nobody to tell.
+        let _ = wrong.print();
+        return ExitCode::SUCCESS;
     }
-    // A closed stream leaves nobody to tell.
-    let _ = wrong.print();
-    if is_error { ExitCode::from(Class::Usage.exit_status()) } else { ExitCode::SUCCESS }
+    let text = wrong.render().to_string();
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--json") {
+        let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        let mut words = arguments.iter().filter(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
+        let of_entries = match words.next().and_then(|word| word.to_str()) {
+            Some("cache" | "store") => true,
+            Some("gc") => words.next().is_none_or(|word| word != "chunks"),
+            _ => false,
+        };
+        commands::usage_as_json(lines.join(" ").trim_start_matches("error: "), of_entries);
+    }
+    // What was typed comes back in the message, and could drive a terminal or pass for a line of the agent's.
+    if text.contains(is_odd) || text.lines().any(opens_group) {
+        text.trim_end()
+            .lines()
+            .for_each(|line| eprintln!("{}{}", if opens_group(line) { "  " } else { "" }, shown(line)));
+    } else {
+        let _ = wrong.print();
+    }
+    ExitCode::from(Class::Usage.exit_status())
+}
+
+fn is_odd(character: char) -> bool {
+    !matches!(character, '\\' | '\n') && shown(character.encode_utf8(&mut [0; 4])).chars().ne([character])
+}
+
+fn opens_group(line: &str) -> bool {
+    ["---", "+++", "~~~", "^^^"].iter().any(|group| line.starts_with(group))
+}
+
+/// Text that can do nothing to a terminal; backslashes stay as they are.
+fn shown(text: &str) -> String {
+    text.split('\\').map(|part| Shown(part.as_bytes()).to_string()).collect::<Vec<_>>().join("\\")
 }
 
 /// Takes as many open files as the system grants: unpacking several artifacts at once holds many folders open.

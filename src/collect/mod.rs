@@ -5,6 +5,7 @@
 //! Sockets, FIFOs and devices are left out and counted.
 
 mod fileset;
+mod gitignore;
 mod globs;
 mod list;
 mod select;

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::gitignore;
 use crate::cancel::Cancel;
 use crate::error::{Class, Error, Result};
 use crate::text::Shown;
@@ -260,17 +260,7 @@ impl<V> Walker<'_, V> {
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut { file }, &mut text)
             .map_err(|error| Error::failed(format_args!("cannot read `{}`", Shown(&shown()))).caused_by(error))?;
-        let mut builder = GitignoreBuilder::new("");
-        for line in text.split(|byte| *byte == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            // A line that is no text or no glob matches nothing, as in git.
-            if let Ok(line) = std::str::from_utf8(line) {
-                let _ = builder.add_line(None, line);
-            }
-        }
-        let own = builder.build().map_err(|error| {
-            Error::failed(format_args!("the rules in `{}` are too large", Shown(&shown()))).caused_by(error)
-        })?;
+        let own = gitignore::Rules::read(&text);
         let base = if job.path.is_empty() { 0 } else { job.path.len() + 1 };
         Ok(Some(Arc::new(Rules { own, base, above: job.rules.clone() })))
     }
@@ -278,7 +268,7 @@ impl<V> Walker<'_, V> {
 
 /// The rules of one `.gitignore`, and those of the folders above.
 struct Rules {
-    own: Gitignore,
+    own: gitignore::Rules,
     /// Length of the path of the folder that they stand in, with its slash.
     base: usize,
     above: Option<Arc<Rules>>,
@@ -287,15 +277,12 @@ struct Rules {
 impl Rules {
     /// The nearest rule that says anything decides.
     fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
-        use std::os::unix::ffi::OsStrExt;
         let mut next = Some(self);
         while let Some(rules) = next {
-            let relative = Path::new(std::ffi::OsStr::from_bytes(&path[rules.base..]));
-            match rules.own.matched(relative, is_dir) {
-                ignore::Match::Ignore(_) => return true,
-                ignore::Match::Whitelist(_) => return false,
-                ignore::Match::None => next = rules.above.as_deref(),
+            if let Some(decided) = rules.own.decide(&path[rules.base..], is_dir) {
+                return decided;
             }
+            next = rules.above.as_deref();
         }
         false
     }

@@ -73,10 +73,13 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
 }
 
 /// Prints the summary of a command line that could not be read.
-pub fn usage_as_json(message: &str) {
+pub fn usage_as_json(message: &str, of_entries: bool) {
     let mode = Mode { style: crate::report::Style::Plain, verbosity: Verbosity::Quiet, json: true };
     // The parser prints its own words for people.
     let report = Report::with_streams(mode, Box::new(std::io::stdout()), Box::new(std::io::sink()));
+    if of_entries {
+        report.schema("meta.usage/1");
+    }
     report.error(&crate::error::Error::usage(message).hint("run it with --help to see what it takes"));
     report.finish(crate::error::Class::Usage.exit_status());
 }

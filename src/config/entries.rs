@@ -94,10 +94,10 @@ impl Keeping {
         ComponentName::new(name)
     }
 
-    /// The key of a component. What it read is remembered in the cache, so that it need not be read again.
+    /// The key of a component. What it read is remembered in the cache, if there is one, so that it need not be read again.
     pub fn key(&self, name: &ComponentName, inputs: &[String], cancel: &Cancel) -> Result<Computed> {
-        // One that holds something else is not touched, and known to nobody.
-        let known = if self.cache.exists()? { StatCache::load(&self.cache) } else { self.new_stat_cache() };
+        // Whoever only asks for a key, or for an entry, makes no cache.
+        let known = if self.cache.exists()? { StatCache::load(&self.cache) } else { StatCache::default() };
         let own = [self.cache.root().to_owned(), self.store.root().to_owned()];
         let variable = |name: &str| self.env.raw(name);
         let request = KeyRequest {
@@ -113,14 +113,6 @@ impl Keeping {
         let computed = compute(&request, name)?;
         known.save();
         Ok(computed)
-    }
-
-    /// Remembers into a cache that is made now. Where that cannot be, nothing is remembered.
-    fn new_stat_cache(&self) -> StatCache {
-        match self.cache.create() {
-            Ok(()) => StatCache::load(&self.cache),
-            Err(_) => StatCache::default(),
-        }
     }
 
     /// The key that a user names.

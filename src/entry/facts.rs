@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::{Home, Staging};
+use super::{Home, Staging, plain};
 use crate::error::{IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
@@ -40,7 +40,7 @@ pub fn unpack(packed: &[u8], hash: &Hash) -> Option<Vec<u8>> {
 pub fn put(home: &Home, staging: &Staging, text: &[u8]) -> Result<Hash> {
     let hash = Hash::of(text);
     let path = path(home, &hash);
-    if let Ok(file) = File::open(&path) {
+    if let Ok(file) = plain::options().read(true).open(&path) {
         // Its age is all that this changes.
         let _ = file.set_modified(SystemTime::now());
         return Ok(hash);
@@ -58,7 +58,7 @@ pub fn put(home: &Home, staging: &Staging, text: &[u8]) -> Result<Hash> {
 
 /// A text, if it is there and right.
 pub fn get(home: &Home, hash: &Hash) -> Option<Vec<u8>> {
-    unpack(&fs::read(path(home, hash)).ok()?, hash)
+    unpack(&plain::read(&path(home, hash)).ok()?, hash)
 }
 
 /// All facts: their files and when they were used last.

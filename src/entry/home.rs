@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::plain;
 use crate::error::{Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
@@ -66,7 +67,8 @@ impl Home {
     /// Whether it is there. A folder that holds something else is an error of class `Refused`.
     pub fn exists(&self) -> Result<bool> {
         let shown = Shown::path(&self.root);
-        match fs::read_to_string(self.root.join("FORMAT")) {
+        let read = plain::read(&self.root.join("FORMAT"));
+        match read.map(|text| String::from_utf8_lossy(&text).into_owned()) {
             // Empty: whoever makes it was stopped in the middle, or still is at it.
             Ok(text) if text == self.kind.format() || text.is_empty() => Ok(true),
             Ok(text) => {
@@ -82,6 +84,11 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 Err(Error::refused(format_args!("`{shown}` is no folder")).hint("name another place"))
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Error::refused(format_args!(
+                "`{shown}/FORMAT` is not a file, so this is no {} of ours",
+                self.kind.word()
+            ))
+            .hint("name another folder, or remove it")),
             Err(error) => Err(error).or_fail(|| format!("cannot read the {} in `{shown}`", self.kind.word())),
         }
     }

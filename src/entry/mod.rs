@@ -30,6 +30,7 @@ mod home;
 mod lock;
 mod open;
 pub mod pins;
+pub(crate) mod plain;
 pub mod profiles;
 mod publish;
 mod record;
@@ -46,5 +47,5 @@ pub use self::record::{Encoding, Output, Payload, Record, RootKind, SCHEMA_CACHE
 pub(crate) use self::record::{seconds, time_text};
 pub use self::remove::{Readers, Removal, quarantine, remove, remove_orphan, remove_strays};
 pub use self::staging::{Staging, sync_dir, sync_file, sync_filesystem};
-pub(crate) use self::staging::{random_name, remove_tree};
+pub(crate) use self::staging::{is_random_name, random_name, remove_tree};
 pub use self::stat_cache::StatCache;

@@ -2,13 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::lock::{Hold, is_at, try_lock};
 use super::record::{MOST_BYTES, is_newer};
-use super::{Home, HomeKind, Record};
+use super::{Home, HomeKind, Record, plain};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
@@ -122,7 +121,15 @@ pub struct Peeked {
 /// Looks at an entry's metadata. `None` when it is gone.
 pub fn peek(home: &Home, name: &Hash) -> Result<Option<Peeked>> {
     let path = home.metadata(name);
-    let Some(file) = open_plain(&path)? else { return Ok(None) };
+    let file = match open_plain(&path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(None),
+        Err(error) if error.class() == Class::Damaged => {
+            let status = fs::symlink_metadata(&path).or_fail(|| format!("cannot read `{}`", Shown::path(&path)))?;
+            return Ok(Some(Peeked { record: None, newer: false, used: 0, status }));
+        }
+        Err(error) => return Err(error),
+    };
     let status = file.metadata().or_fail(|| format!("cannot read `{}`", Shown::path(&path)))?;
     if !status.is_file() {
         return Ok(Some(Peeked { record: None, newer: false, used: 0, status }));
@@ -136,11 +143,10 @@ pub fn peek(home: &Home, name: &Hash) -> Result<Option<Peeked>> {
 
 /// Opens a file; neither a link nor a FIFO in its place is followed or waited for. `None` when there is no file.
 pub(super) fn open_plain(path: &Path) -> Result<Option<File>> {
-    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-    match File::options().read(true).custom_flags(flags).open(path) {
+    match plain::options().read(true).open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+        Err(error) if plain::is_link(&error) => {
             Err(Error::damaged(format_args!("`{}` is a link, and no entry has one there", Shown::path(path))))
         }
         Err(error) => Err(error).or_fail(|| format!("cannot open `{}`", Shown::path(path))),

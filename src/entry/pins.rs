@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::home::list;
 use super::staging::{sync_dir, sync_file};
-use super::{Home, Staging, now_text};
+use super::{Home, Staging, now_text, plain};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::key::is_name;
@@ -37,6 +37,7 @@ fn folder(store: &Home) -> PathBuf {
 pub fn all(store: &Home) -> Result<Vec<Pin>> {
     let folder = folder(store);
     let mut pins = Vec::new();
+    plain::check_folder(&folder)?;
     for file in list(&folder)? {
         let path = folder.join(&file);
         let damaged = || {
@@ -44,7 +45,7 @@ pub fn all(store: &Home) -> Result<Vec<Pin>> {
                 .hint("mend it or remove the file; `monofo store pin` writes it again")
         };
         let name = file.strip_suffix(".json").filter(|name| is_name(name, 64)).ok_or_else(damaged)?;
-        let text = match fs::read(&path) {
+        let text = match plain::read(&path) {
             // It was removed meanwhile.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             other => other.map_err(|error| damaged().caused_by(error))?,

@@ -19,7 +19,7 @@ use super::lock::{Hold, LOCK_WAIT, wait_lock};
 use super::pins::check_name;
 use super::record::now_text;
 use super::staging::{random_name, sync_dir, sync_file};
-use super::{Home, RootKind, Staging, open};
+use super::{Home, RootKind, Staging, open, plain};
 use crate::cancel::Cancel;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::{Hash, escape};
@@ -52,7 +52,9 @@ fn directory(number: u64) -> String {
 /// All addresses in all generations of all profiles. One that cannot be read is an error of class `Damaged`.
 pub fn addresses(store: &Home) -> Result<Vec<Hash>> {
     let mut found = Vec::new();
-    for name in list(&store.root().join("profiles"))? {
+    let profiles = store.root().join("profiles");
+    plain::check_folder(&profiles)?;
+    for name in list(&profiles)? {
         for generation in generations(store, &name)? {
             found.extend(generation.artifacts.into_iter().map(|(_, hash)| hash));
         }
@@ -65,6 +67,7 @@ pub fn generations(store: &Home, name: &str) -> Result<Vec<Generation>> {
     check_name("profile", name)?;
     let folder = folder(store, name);
     let mut found = Vec::new();
+    plain::check_folder(&folder)?;
     for file in list(&folder)? {
         let number = file.strip_prefix("gen-").and_then(|rest| rest.strip_suffix(".json"));
         if let Some(number) = number.and_then(|number| number.parse().ok()) {
@@ -80,7 +83,7 @@ fn read(path: &Path, number: u64) -> Result<Generation> {
         Error::damaged(format_args!("`{}` cannot be read as a generation", Shown::path(path)))
             .hint("mend it, or remove it together with its folder")
     };
-    let text = fs::read(path).map_err(|error| damaged().caused_by(error))?;
+    let text = plain::read(path).map_err(|error| damaged().caused_by(error))?;
     let value: Value = serde_json::from_slice(&text).map_err(|error| damaged().caused_by(error))?;
     let fields = || {
         if value.get("schema")?.as_str()? != SCHEMA {
@@ -106,6 +109,10 @@ pub fn current(store: &Home, name: &str) -> Result<Option<u64>> {
     match fs::read_link(folder(store, name).join("current")) {
         Ok(link) => Ok(link.to_str().and_then(|link| link.strip_prefix("gen-")).and_then(|number| number.parse().ok())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotADirectory) => {
+            Err(Error::damaged(format_args!("`current` of the profile `{name}` is no link"))
+                .hint("remove it, and switch the profile again"))
+        }
         Err(error) => Err(error).or_fail(|| format!("cannot read which generation of `{name}` is current")),
     }
 }

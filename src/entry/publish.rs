@@ -9,7 +9,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::lock::{Hold, LOCK_WAIT, is_at, wait_lock};
 use super::staging::{random_name, sync_dir, sync_file};
-use super::{Home, HomeKind, Record, Staging, open};
+use super::{Home, HomeKind, Record, Staging, open, plain};
 use crate::cancel::Cancel;
 use crate::error::{Error, IoContext, Result};
 use crate::hash::Hash;
@@ -47,11 +47,17 @@ fn publish_payload(
 ) -> Result<Published> {
     let folder = home.folder(name);
     let doing = || format!("cannot publish in `{}`", Shown::path(&folder));
-    let _held = hold_folder(&folder, cancel)?;
+    let _held = hold_folder(&folder, staging, cancel)?;
     // What is damaged is replaced like what is not there.
     let before = open(home, name).unwrap_or(None).map(|opened| opened.record);
     let before = match before {
-        Some(before) if before.output == record.output => return Ok(Published::Same(Box::new(before))),
+        Some(before) if before.output == record.output => {
+            if let Some(payload) = record.payload.filter(|payload| before.payload == Some(*payload)) {
+                // What lies there may have rotted; this was written just now, and is the same but for that.
+                fs::rename(content, folder.join(payload.file())).or_fail(doing)?;
+            }
+            return Ok(Published::Same(Box::new(before)));
+        }
         before => before,
     };
     let Some(payload) = &record.payload else { return Err(Error::failed("an entry of a cache has a payload")) };
@@ -97,10 +103,8 @@ fn publish_tree(
             Err(errno) => return Err(errno).or_fail(doing),
         }
         // Somebody publishes the same, or was killed while doing so, or has done it.
-        let Ok(there) = File::open(&folder) else {
-            if fs::symlink_metadata(&folder).is_ok_and(|status| !status.is_dir()) {
-                fs::rename(&folder, staging.join(&random_name())).or_fail(doing)?;
-            }
+        let Some(there) = plain::folder(&folder).or_fail(doing)? else {
+            put_aside(&folder, staging)?;
             continue;
         };
         wait_lock(&there, Hold::Exclusive, &folder, LOCK_WAIT, cancel)?;
@@ -143,7 +147,7 @@ fn remove_metadata(home: &Home, name: &Hash, staging: &Staging) -> Result<()> {
 }
 
 /// Makes an entry's folder, and holds it against everybody who would change it.
-fn hold_folder(folder: &Path, cancel: &Cancel) -> Result<File> {
+fn hold_folder(folder: &Path, staging: &Staging, cancel: &Cancel) -> Result<File> {
     let doing = || format!("cannot make `{}`", Shown::path(folder));
     loop {
         cancel.check()?;
@@ -152,19 +156,24 @@ fn hold_folder(folder: &Path, cancel: &Cancel) -> Result<File> {
             other => other.or_fail(doing)?,
         }
         // Somebody who cleans up may have been quicker.
-        let held = match File::open(folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            other => other.or_fail(doing)?,
+        let Some(held) = plain::folder(folder).or_fail(doing)? else {
+            put_aside(folder, staging)?;
+            continue;
         };
-        if !held.metadata().or_fail(doing)?.is_dir() {
-            return Err(Error::damaged(format_args!("`{}` is in the way of an entry", Shown::path(folder)))
-                .hint("remove it; it is none of ours"));
-        }
         wait_lock(&held, Hold::Exclusive, folder, LOCK_WAIT, cancel)?;
         if is_at(&held, folder) {
             return Ok(held);
         }
     }
+}
+
+/// Moves what is in the place of an entry's folder, and is none: damage.
+fn put_aside(folder: &Path, staging: &Staging) -> Result<()> {
+    if plain::is_in_the_way(folder) {
+        fs::rename(folder, staging.join(&random_name()))
+            .or_fail(|| format!("cannot move `{}` out of the way", Shown::path(folder)))?;
+    }
+    Ok(())
 }
 
 fn make_durable_shard(home: &Home, name: &Hash) -> Result<()> {

@@ -1,16 +1,15 @@
 //! How an entry goes: its metadata first, by a rename, then its content; never while somebody reads or writes it.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::Path;
 
 use super::home::list;
 use super::lock::{Hold, LOCK_WAIT, is_at, try_lock, wait_lock};
 use super::open::{Opened, open, open_plain};
 use super::staging::{random_name, remove_tree, sync_dir};
-use super::{Home, HomeKind, Staging};
+use super::{Home, HomeKind, Staging, plain};
 use crate::cancel::Cancel;
-use crate::error::{IoContext, Result};
+use crate::error::{Class, IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
 
@@ -59,24 +58,27 @@ pub fn remove(
         }
         held = open_folder(&folder)?;
     }
-    let Ok(metadata) = open_plain(&metadata_path) else {
-        // A link in its place: damage, which goes with the rest.
-        fs::rename(&metadata_path, staging.join(&random_name())).or_fail(doing)?;
-        return Ok(Removal::Removed);
+    let metadata = match open_plain(&metadata_path) {
+        Ok(None) => return Ok(Removal::Gone),
+        Ok(metadata) => metadata,
+        // A link in its place: damage, which nobody reads.
+        Err(error) if error.class() == Class::Damaged => None,
+        Err(error) => return Err(error),
     };
-    let Some(metadata) = metadata else { return Ok(Removal::Gone) };
-    if readers == Readers::Spare && !try_lock(&metadata, Hold::Exclusive)? {
-        return Ok(Removal::InUse);
-    }
-    if !is_at(&metadata, &metadata_path) {
-        return Ok(Removal::InUse);
+    if let Some(metadata) = &metadata {
+        if readers == Readers::Spare && !try_lock(metadata, Hold::Exclusive)? {
+            return Ok(Removal::InUse);
+        }
+        if !is_at(metadata, &metadata_path) {
+            return Ok(Removal::InUse);
+        }
     }
     if !still()? {
         return Ok(Removal::Kept);
     }
     fs::rename(&metadata_path, staging.join("metadata.json")).or_fail(doing)?;
     sync_dir(&home.shard(name))?;
-    if held.is_some() {
+    if held.is_some() || plain::is_in_the_way(&folder) {
         fs::rename(&folder, staging.join("content")).or_fail(doing)?;
     }
     drop((metadata, held));
@@ -89,11 +91,12 @@ pub fn remove(
 pub fn remove_orphan(home: &Home, name: &Hash) -> Result<bool> {
     let doing = || format!("cannot remove what a crash left of entry {}", name.short());
     let folder = home.folder(name);
-    let Some(held) = open_folder(&folder)? else { return Ok(false) };
-    if !try_lock(&held, Hold::Exclusive)? || !is_at(&held, &folder) {
-        return Ok(false);
-    }
-    if fs::symlink_metadata(home.metadata(name)).is_ok() {
+    let held = open_folder(&folder)?;
+    let free = match &held {
+        Some(held) => try_lock(held, Hold::Exclusive)? && is_at(held, &folder),
+        None => plain::is_in_the_way(&folder),
+    };
+    if !free || fs::symlink_metadata(home.metadata(name)).is_ok() {
         return Ok(false);
     }
     let staging = Staging::new(home)?;
@@ -148,16 +151,12 @@ pub fn quarantine(home: &Home, name: &Hash, seen: Option<&Opened>) -> Result<boo
     let doing = || format!("cannot move the damaged entry {} away", name.short());
     fs::create_dir_all(&place).or_fail(doing)?;
     fs::rename(&path, place.join("metadata.json")).or_fail(doing)?;
-    if held.is_some() {
+    if held.is_some() || plain::is_in_the_way(&folder) {
         fs::rename(&folder, place.join("content")).or_fail(doing)?;
     }
     Ok(true)
 }
 
 fn open_folder(folder: &Path) -> Result<Option<File>> {
-    match File::open(folder) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(error).or_fail(|| format!("cannot open `{}`", Shown::path(folder))),
-    }
+    plain::folder(folder).or_fail(|| format!("cannot open `{}`", Shown::path(folder)))
 }

@@ -68,6 +68,11 @@ pub(crate) fn random_name() -> String {
     format!("{:016x}", RandomState::new().hash_one((std::process::id(), number)))
 }
 
+/// Whether a name is one that [`random_name`] makes.
+pub(crate) fn is_random_name(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
+}
+
 /// Removes a tree, also one with folders that its owner may not write.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {

@@ -19,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Stat;
 
-use super::{Home, Staging};
+use super::{Home, Staging, plain};
 use crate::hash::Hash;
 
 const HEADER: usize = 32;
@@ -88,7 +88,7 @@ fn nanos(seconds: i128, part: i128) -> i128 {
 impl StatCache {
     /// What a cache remembers; nothing when there is none, or it is damaged.
     pub fn load(home: &Home) -> Self {
-        let bytes = fs::read(place(home)).unwrap_or_default();
+        let bytes = plain::read(&place(home)).unwrap_or_default();
         let known = bytes
             .split_last_chunk::<DIGEST>()
             .filter(|(body, digest)| Hash::of(body).0 == **digest)

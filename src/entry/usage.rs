@@ -1,11 +1,11 @@
 //! Hits and misses, a line each in `counters/usage`. Best effort: counting never fails a command.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Home;
+use super::{Home, plain};
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub fn count(home: &Home, event: Event, bytes: u64) {
     let folder = home.root().join("counters");
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let line = format!("{seconds} {} {bytes}\n", event.word());
-    let append = || File::options().append(true).create(true).open(folder.join("usage"));
+    let append = || plain::options().append(true).create(true).open(folder.join("usage"));
     let Ok(mut file) = append().or_else(|_| {
         // Only in a cache that is there.
         fs::create_dir(&folder)?;
@@ -67,7 +67,7 @@ pub struct Counts {
 
 /// Reads what was counted. Lines that make no sense are passed over.
 pub fn read(home: &Home) -> Counts {
-    let text = fs::read(home.root().join("counters").join("usage")).unwrap_or_default();
+    let text = plain::read(&home.root().join("counters").join("usage")).unwrap_or_default();
     let mut counts = Counts::default();
     for line in String::from_utf8_lossy(&text).lines() {
         let mut fields = line.split(' ');

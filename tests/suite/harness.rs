@@ -48,6 +48,8 @@ impl Sandbox {
             args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
             stdin: Vec::new(),
             envs: Vec::new(),
+            folder: None,
+            most: Duration::from_secs(120),
         }
     }
 
@@ -85,6 +87,8 @@ pub struct Run<'a> {
     args: Vec<OsString>,
     stdin: Vec<u8>,
     envs: Vec<(String, String)>,
+    folder: Option<PathBuf>,
+    most: Duration,
 }
 
 impl Run<'_> {
@@ -99,20 +103,32 @@ impl Run<'_> {
         self
     }
 
+    /// Runs in this folder of the sandbox instead of `work`.
+    pub fn within(mut self, folder: impl AsRef<Path>) -> Self {
+        self.folder = Some(self.sandbox.path(folder));
+        self
+    }
+
+    /// Kills the command, and fails, when it takes longer.
+    pub fn at_most(mut self, seconds: u64) -> Self {
+        self.most = Duration::from_secs(seconds);
+        self
+    }
+
     /// Runs, in a clean environment, and insists on this exit status.
     #[track_caller]
     pub fn exits(self, status: i32) -> Ran {
         let sandbox = self.sandbox;
         let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_monofo"))
             .args(&self.args)
-            .current_dir(sandbox.path("work"))
+            .current_dir(self.folder.clone().unwrap_or_else(|| sandbox.path("work")))
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", sandbox.path("home"))
             .env("MONOFO_ARTIFACTS", format!("file://{}", sandbox.path("artifacts").display()))
             .envs(self.envs.iter().map(|(name, value)| (name, value)))
             .write_stdin(self.stdin.clone())
-            .timeout(Duration::from_secs(120))
+            .timeout(self.most)
             .output()
             .unwrap();
         let ran = Ran {

@@ -2,13 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
 
 mod broken_chunks;
+mod cache_damage;
+mod cache_entries;
+mod cache_keys;
+mod cache_remote;
 mod catars;
 mod chunk_commands;
 mod chunk_stores;
 mod chunks;
 mod damaged;
 mod desk;
+mod entries;
+mod entry_output;
 mod fuzz;
+mod gc_entries;
 mod harness;
 mod hostile;
 mod layers;
@@ -18,6 +25,7 @@ mod readme;
 mod remote;
 mod roundtrip;
 mod selecting;
+mod store_entries;
 mod tars;
 mod transport;
 mod try_pipeline;

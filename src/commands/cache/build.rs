@@ -32,6 +32,8 @@ impl Commands<'_> {
         let name = keeping.component(&asked.key.component)?;
         let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
         let expected = asked.expect_key.as_deref().map(|key| Hash::read("--expect-key", key)).transpose()?;
+        // Before the key, so that what was hashed for it is remembered.
+        keeping.cache.create()?;
         let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
         self.warn(&computed.warnings);
         if let Some(expected) = expected.filter(|expected| *expected != computed.key) {

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::engine::entries::gc::{GcRequest, References, collect};
 use crate::engine::entries::survey::survey;
 use crate::engine::entries::verify::{Checked, verify};
-use crate::entry::{Readers, Removal, facts, remove};
+use crate::entry::{Readers, Removal, facts, plain, remove};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, native_platform};
@@ -144,7 +144,8 @@ impl Commands<'_> {
             return;
         }
         let _ = mark.parent().map(std::fs::create_dir_all);
-        if std::fs::write(&mark, "").is_err() {
+        // Whatever lies there, nothing else is written to.
+        if plain::options().write(true).create(true).truncate(true).open(&mark).is_err() {
             return;
         }
         let request = GcRequest {

@@ -1,7 +1,7 @@
 //! What goes from cache and store, and why the rest stays: decided first, told, then done, each entry looked at once more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,8 +10,8 @@ use super::survey::{Entry, Inodes, Survey, survey};
 use super::target::{BESIDE, NOTE};
 use crate::cancel::Cancel;
 use crate::entry::{
-    Home, HomeKind, Readers, Removal, facts, is_locked, peek, profiles, remove, remove_orphan, remove_strays,
-    remove_tree, seconds, usage,
+    Home, HomeKind, Readers, Removal, facts, is_locked, is_random_name, peek, plain, profiles, remove, remove_orphan,
+    remove_strays, remove_tree, seconds, usage,
 };
 use crate::error::{IoContext, Result};
 use crate::hash::Hash;
@@ -254,25 +254,34 @@ fn clock_turned_back(home: &Home, now: u64) -> bool {
 
 /// What lies in `tmp` and is nobody's, old damaged entries, folders without metadata.
 fn leftover_paths(home: &Home, request: &GcRequest) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-    let list = |folder: &Path| -> Result<Vec<PathBuf>> {
-        match fs::read_dir(folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            entries => entries
-                .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-                .or_fail(|| format!("cannot read `{}`", Shown::path(folder))),
+    // Only what is named as we name it, and only in folders that lie here themselves.
+    let list = |folder: &Path, ours: fn(&str) -> bool| -> Result<Vec<PathBuf>> {
+        if !fs::symlink_metadata(folder).is_ok_and(|status| status.is_dir()) {
+            return Ok(Vec::new());
         }
+        let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
+        let entries = entries.or_fail(|| format!("cannot read `{}`", Shown::path(folder)))?;
+        Ok(entries
+            .iter()
+            .filter(|entry| entry.file_name().to_str().is_some_and(ours))
+            .map(fs::DirEntry::path)
+            .collect())
+    };
+    let staged = list(&home.tmp(), is_random_name)?;
+    let aside = |name: &str| {
+        name.split_once('-').is_some_and(|(hash, random)| Hash::parse(hash).is_some() && is_random_name(random))
     };
     let old = |path: &PathBuf| {
         let modified = fs::symlink_metadata(path).and_then(|status| status.modified()).ok();
         modified.and_then(|time| request.now.duration_since(time).ok()).is_some_and(|age| age > QUARANTINE)
     };
-    let quarantine = list(&home.quarantine())?.into_iter().filter(old).collect();
-    Ok((list(&home.tmp())?, quarantine))
+    let quarantine = list(&home.quarantine(), aside)?.into_iter().filter(old).collect();
+    Ok((staged, quarantine))
 }
 
 fn count_leftovers(home: &Home, request: &GcRequest, found: &Survey) -> Result<u64> {
     let (staged, quarantine) = leftover_paths(home, request)?;
-    let free = staged.iter().filter(|path| File::open(path).is_ok_and(|file| !is_locked(&file)));
+    let free = staged.iter().filter(|path| plain::options().read(true).open(path).is_ok_and(|file| !is_locked(&file)));
     let mut strays = 0;
     if home.kind() == HomeKind::Cache {
         for entry in &found.entries {
@@ -297,15 +306,22 @@ fn leftovers(home: &Home, request: &GcRequest, found: &Survey, done: &mut Collec
         }
     };
     for path in staged {
-        let Ok(held) = File::open(&path) else { continue };
-        if is_locked(&held) {
+        let held = match plain::options().read(true).open(&path) {
+            Ok(held) => Some(held),
+            // A link is nobody's staging.
+            Err(_) if fs::symlink_metadata(&path).is_ok_and(|status| !status.is_dir()) => None,
+            Err(_) => continue,
+        };
+        if held.as_ref().is_some_and(is_locked) {
             continue;
         }
         // Where an artifact was being made ready when its process was killed.
-        if let Ok(note) = fs::read(path.join(NOTE)) {
+        if let Ok(note) = plain::read(&path.join(NOTE)) {
             let beside = PathBuf::from(std::ffi::OsString::from_vec(note));
             let name = beside.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();
-            let ours = name.strip_prefix(BESIDE.as_bytes()).is_some_and(|hex| hex.len() == 16);
+            let ours = name
+                .strip_prefix(BESIDE.as_bytes())
+                .is_some_and(|random| std::str::from_utf8(random).is_ok_and(is_random_name));
             if ours && beside.is_absolute() && fs::symlink_metadata(&beside).is_ok_and(|status| status.is_dir()) {
                 gone(&beside)?;
             }

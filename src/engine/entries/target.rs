@@ -78,7 +78,7 @@ impl Target {
             }
         }
         // Nor is anything put into the cache or store.
-        let real_parent = parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
+        let real_parent = real_ancestor(parent);
         if guards.own.iter().filter_map(|own| own.canonicalize().ok()).any(|own| real_parent.starts_with(own)) {
             return Err(refused("lies in the cache or the store"));
         }
@@ -174,6 +174,12 @@ impl Target {
         fs::rename(target, &aside)?;
         fs::rename(ready, target).inspect_err(|_| drop(fs::rename(&aside, target)))
     }
+}
+
+/// The nearest folder above that is there, or the path itself, without links.
+fn real_ancestor(path: &Path) -> PathBuf {
+    let or_dot = |path: &Path| if path.as_os_str().is_empty() { Path::new(".").to_owned() } else { path.to_owned() };
+    path.ancestors().find_map(|path| or_dot(path).canonicalize().ok()).unwrap_or_else(|| path.to_owned())
 }
 
 fn is_empty(folder: &Path) -> bool {

@@ -1,0 +1,4 @@
+//! Artifacts into the cache and back: what comes out, what metadata say, and what targets are never replaced.
+
+mod roundtrip;
+mod targets;

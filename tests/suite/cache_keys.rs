@@ -1,0 +1,9 @@
+//! Keys: what they are made of, what changes them and what does not, and manifests that give none.
+
+mod ambiguity;
+mod changes;
+mod graph;
+mod ignoring;
+mod traps;
+mod trouble;
+mod vectors;

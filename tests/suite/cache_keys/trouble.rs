@@ -1,0 +1,178 @@
+//! Sources that cannot be read, vanish, or change while they are read: an error each time, never a key.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::entries::{document, json, key, manifest};
+use crate::harness::{Sandbox, is_root, set};
+
+fn workspace() -> Sandbox {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {}\n");
+    sandbox.write("components/a/x.c", "x");
+    sandbox
+}
+
+#[test]
+fn an_unreadable_source_is_an_error_and_never_a_key() {
+    let cases: [(&str, fn(&Sandbox)); 3] = [
+        ("a file", |s| set(&s.work("components/a/x.c"), Some(0), 1)),
+        ("a folder", |s| {
+            s.write("components/a/sub/y", "y");
+            set(&s.work("components/a/sub"), Some(0), 1);
+        }),
+        ("an ignore file", |s| {
+            s.write("components/a/.gitignore", "x.c\n");
+            set(&s.work("components/a/.gitignore"), Some(0), 1);
+        }),
+    ];
+    for (what, spoil) in cases {
+        let sandbox = workspace();
+        spoil(&sandbox);
+        let mut command = as_nobody(&sandbox);
+        let Some(command) = command.as_mut() else {
+            eprintln!("SKIPPED: {what}: this is root, and there is no setpriv to be somebody else");
+            return;
+        };
+        let output = command.args(["cache", "key", "a"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{what}: {stderr}");
+        assert!(output.stdout.is_empty() && stderr.contains("cannot read"), "{what}: {stderr}");
+    }
+}
+
+/// The binary, as a user whom permissions bind.
+fn as_nobody(sandbox: &Sandbox) -> Option<Command> {
+    let monofo = env!("CARGO_BIN_EXE_monofo");
+    let mut command = if is_root() {
+        let copied = sandbox.path("monofo");
+        fs::copy(monofo, &copied).unwrap();
+        for path in [sandbox.path(""), sandbox.path("work")] {
+            set(&path, Some(0o777), 1);
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copied);
+        command
+    } else {
+        Command::new(monofo)
+    };
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", sandbox.path("home")).current_dir(sandbox.work(""));
+    let there = Command::new("setpriv").arg("--version").output().is_ok();
+    (there || !is_root()).then_some(command)
+}
+
+#[test]
+fn sockets_and_fifos_are_left_out_with_a_warning_and_never_waited_for() {
+    let sandbox = workspace();
+    let before = key(&sandbox, "a");
+    let fifo = |path: PathBuf| {
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    };
+    fifo(sandbox.work("components/a/pipe"));
+    let _socket = std::os::unix::net::UnixListener::bind(sandbox.work("components/a/socket")).unwrap();
+    let ran = sandbox.monofo(["cache", "key", "a"]).at_most(10).exits(0).says("warning:");
+    assert_eq!(ran.stdout.trim(), before);
+    fifo(sandbox.work("components/beside"));
+    symlink("../beside", sandbox.work("components/a/out")).unwrap();
+    sandbox.monofo(["cache", "key", "a"]).at_most(10).exits(0);
+    fs::remove_file(sandbox.work("components/a/x.c")).unwrap();
+    fifo(sandbox.work("components/a/.gitignore"));
+    sandbox.monofo(["cache", "key", "a"]).at_most(10).exits(0);
+}
+
+#[test]
+fn links_that_leave_count_with_what_they_reach_and_folders_outside_with_a_warning() {
+    let sandbox = workspace();
+    fs::create_dir(sandbox.work("components/shared")).unwrap();
+    symlink("../shared", sandbox.work("components/a/shared")).unwrap();
+    let ran = sandbox.monofo(["cache", "key", "a"]).exits(0).says("a link to a folder outside");
+    let before = ran.stdout;
+    sandbox.write("components/shared/x", "not covered, and said so");
+    assert_eq!(sandbox.monofo(["cache", "key", "a"]).exits(0).stdout, before);
+    let mut keys = vec![before];
+    let target = sandbox.work("components/a/shared");
+    for to in ["../nothing", "/nothing", "../b", "x.c"] {
+        fs::remove_file(&target).unwrap();
+        symlink(to, &target).unwrap();
+        keys.push(sandbox.monofo(["cache", "key", "a"]).exits(0).stdout);
+    }
+    sandbox.write("components/b", "reached");
+    fs::remove_file(&target).unwrap();
+    symlink("../b", &target).unwrap();
+    keys.push(sandbox.monofo(["cache", "key", "a"]).exits(0).stdout);
+    sandbox.write("components/b", "reached again");
+    keys.push(sandbox.monofo(["cache", "key", "a"]).exits(0).stdout);
+    let all = keys.len();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), all, "each is another key");
+    // A loop reaches nothing.
+    symlink("../a/loop", sandbox.work("components/a/loop")).unwrap();
+    sandbox.monofo(["cache", "key", "a"]).at_most(10).exits(0);
+}
+
+#[test]
+fn sources_that_grow_or_vanish_while_they_are_read_give_an_error_or_the_key_of_a_moment() {
+    let sandbox = workspace();
+    for file in 0..40 {
+        sandbox.write(format!("components/a/{file}"), vec![b'x'; 200_000]);
+    }
+    let (grown, gone) = (sandbox.work("components/a/20"), sandbox.work("components/a/x.c"));
+    let stop = AtomicBool::new(false);
+    let mut counts = [0; 2];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                use std::io::Write;
+                let _ = fs::File::options().append(true).open(&grown).unwrap().write_all(b"more");
+                let _ = fs::remove_file(&gone);
+                let _ = fs::write(&gone, "x");
+            }
+        });
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(4) {
+            let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_monofo"))
+                .args(["cache", "key", "a"])
+                .current_dir(sandbox.work(""))
+                .env_clear()
+                .output()
+                .unwrap();
+            match output.status.code() {
+                Some(0) => {
+                    counts[0] += 1;
+                    assert_eq!(output.stdout.len(), 65);
+                }
+                Some(5) => {
+                    counts[1] += 1;
+                    assert!(output.stdout.is_empty());
+                }
+                other => panic!("{other:?}: {}", String::from_utf8_lossy(&output.stderr)),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(counts[1] > 0, "nothing changed while it was read, so nothing was tested: {counts:?}");
+    key(&sandbox, "a");
+}
+
+#[test]
+fn unknown_components_are_named_with_the_one_that_was_meant() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  scraper: {}\n  agent: {}\n");
+    for command in
+        [&["cache", "key"][..], &["cache", "explain"], &["cache", "get"], &["cache", "build"], &["store", "add"]]
+    {
+        let ran = sandbox.monofo([command, &["scrapper"]].concat()).exits(4);
+        ran.says("`scrapper`").says("did you mean `scraper`?");
+        sandbox.monofo([command, &["something-else"]].concat()).exits(4).says("manifests/components.yaml");
+        assert_eq!(json(&sandbox, &[command, &["scrapper"]].concat(), 4)["error"]["kind"], "workspace");
+    }
+    for name in ["../a", "a/b", "", ".", "..", "-", "a b", "a\n", &"a".repeat(129), "current/../x"] {
+        let run = sandbox.monofo(["--json", "cache", "key", "--", name]);
+        assert_ne!(document(run, 2)["error"], serde_json::Value::Null, "{name:?}");
+    }
+}

@@ -1,0 +1,4 @@
+//! gc: what goes, in which order, and above all what stays.
+
+mod cache;
+mod store;

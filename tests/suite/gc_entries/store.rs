@@ -1,0 +1,217 @@
+//! The store: what keeps an artifact, that it goes without, and that nothing goes when what keeps it cannot be read.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::entries::{age, artifact, entries, json, manifest, workspace};
+use crate::harness::{Sandbox, assert_same, walk};
+
+/// A store with an artifact that nothing keeps, and a newer one of the same component, which that keeps. Their hashes.
+fn store() -> (Sandbox, String, String) {
+    let sandbox = workspace();
+    artifact(&sandbox, "old", "old");
+    let add =
+        |source: &str| sandbox.monofo(["store", "add", "a", "--source", source]).exits(0).stdout.trim().to_owned();
+    let old = add("old");
+    // Another version, so that neither is made from current inputs or locked by its version.
+    manifest(&sandbox, "  a: {version: v2}\n");
+    let new = add("out");
+    let earlier = "2020-01-02T03:04:05Z";
+    let metadata = entries(&sandbox.work(".meta-store"))[&old].clone();
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    record["created_at"] = earlier.into();
+    crate::harness::set(&metadata, Some(0o644), 1);
+    fs::write(&metadata, record.to_string()).unwrap();
+    crate::harness::set(&metadata, Some(0o444), 1_600_000_000);
+    (sandbox, old, new)
+}
+
+fn gone(sandbox: &Sandbox) -> Vec<String> {
+    let document = json(sandbox, &["gc", "store", "--grace", "0"], 0);
+    let removed = document["store"]["removed"].as_array().unwrap();
+    removed.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_nothing_refers_to_goes_once_the_grace_is_over() {
+    let (sandbox, old, _) = store();
+    age(&entries(&sandbox.work(".meta-store"))[&old], 3600);
+    let kept = json(&sandbox, &["gc", "store"], 0);
+    assert_eq!(kept["store"]["removed"], serde_json::json!([]));
+    sandbox.monofo(["gc", "store"]).exits(0);
+    assert!(sandbox.monofo(["gc", "store"]).exits(0).stdout.contains("--grace 0 would free"));
+    age(&entries(&sandbox.work(".meta-store"))[&old], 25 * 3600);
+    let before = walk(&sandbox.work(".meta-store"));
+    let dry = json(&sandbox, &["gc", "store", "--dry-run"], 0);
+    let mut after = walk(&sandbox.work(".meta-store"));
+    after.get_mut(&b"tmp"[..]).unwrap().clone_from(&before[&b"tmp"[..]]);
+    assert_same(&before, &after, "a dry run");
+    let real = json(&sandbox, &["gc", "store"], 0);
+    assert_eq!(
+        (&dry["store"]["removed"], &dry["store"]["freed_bytes"]),
+        (&real["store"]["removed"], &real["store"]["freed_bytes"])
+    );
+    assert_eq!(real["store"]["removed"][0]["name"], old);
+    assert!(!sandbox.work(format!(".meta-store/{}/{old}", &old[..2])).exists());
+    sandbox.monofo(["store", "get", &old, "--target", "got"]).exits(3);
+}
+
+type Root = fn(&Sandbox, &str);
+
+const ROOTS: [(&str, Root, Root); 6] = [
+    (
+        "a pin",
+        |s, hash| drop(s.monofo(["store", "pin", "keep", hash]).exits(0)),
+        |s, _| drop(s.monofo(["store", "unpin", "keep"]).exits(0)),
+    ),
+    (
+        "the current generation",
+        |s, hash| drop(s.monofo(["store", "switch", "prod", hash]).exits(0)),
+        |s, _| fs::remove_dir_all(s.work(".meta-store/profiles")).unwrap(),
+    ),
+    (
+        "an earlier generation",
+        |s, hash| {
+            let new = entries(&s.work(".meta-store")).into_keys().find(|other| other != hash).unwrap();
+            s.monofo(["store", "switch", "prod", hash]).exits(0);
+            s.monofo(["store", "switch", "prod", &new]).exits(0);
+        },
+        |s, _| fs::remove_file(s.work(".meta-store/profiles/prod/gen-1.json")).unwrap(),
+    ),
+    (
+        "a lock file that names it",
+        |s, hash| {
+            let text = format!("components: {{a: {{version: v9, artifact: [{{platform: x-y, hash: {hash}}}]}}}}\n");
+            s.write("manifests/components.lock.prod.yaml", text);
+        },
+        |s, _| fs::remove_file(s.work("manifests/components.lock.prod.yaml")).unwrap(),
+    ),
+    (
+        "a lock file with its version",
+        |s, _| s.write("manifests/components.lock.yaml", "components: {a: {version: v1}}\n"),
+        |s, _| s.write("manifests/components.lock.yaml", "components: {a: {version: v7}}\n"),
+    ),
+    ("current inputs", |s, _| manifest(s, "  a: {version: v1}\n"), |s, _| manifest(s, "  a: {version: v3}\n")),
+];
+
+#[test]
+fn each_kind_of_reference_alone_keeps_an_artifact_and_without_it_the_artifact_goes() {
+    for (what, keep, release) in ROOTS {
+        let (sandbox, old, new) = store();
+        keep(&sandbox, &old);
+        assert!(gone(&sandbox).is_empty(), "{what} keeps it");
+        sandbox.monofo(["store", "get", &old, "--target", "got"]).exits(0);
+        release(&sandbox, &old);
+        assert_eq!(gone(&sandbox), [old.as_str()], "{what} released it");
+        assert_eq!(entries(&sandbox.work(".meta-store")).into_keys().collect::<Vec<_>>(), [new]);
+    }
+}
+
+#[test]
+fn when_what_keeps_artifacts_cannot_be_read_nothing_goes() {
+    let spoils: [(&str, fn(&Sandbox)); 11] = [
+        ("a pin that is no JSON", |s| s.write(".meta-store/roots/pins/keep.json", "{")),
+        ("a pin without a hash", |s| s.write(".meta-store/roots/pins/keep.json", "{\"schema\":\"meta.pin/1\"}")),
+        ("a pin of a later version", |s| {
+            s.write(".meta-store/roots/pins/keep.json", "{\"schema\":\"meta.pin/2\",\"hash\":\"0\"}")
+        }),
+        ("an empty pin", |s| s.write(".meta-store/roots/pins/keep.json", "")),
+        ("a pin with an odd name", |s| s.write(".meta-store/roots/pins/keep", "{}")),
+        ("a generation", |s| s.write(".meta-store/profiles/prod/gen-1.json", "{}")),
+        ("the pins", |s| {
+            fs::remove_dir_all(s.work(".meta-store/roots/pins")).unwrap();
+            s.write(".meta-store/roots/pins", "");
+        }),
+        ("a lock file", |s| s.write("manifests/components.lock.dev.yaml", "components: [")),
+        ("an empty lock file", |s| s.write("manifests/components.lock.dev.yaml", "")),
+        ("the manifest", |s| s.write("manifests/components.yaml", "components: {a: {version: 1.10}}")),
+        ("a lock that is a folder", |s| s.write("manifests/components.lock.yaml/x", "")),
+    ];
+    for (what, spoil) in spoils {
+        let (sandbox, _, new) = store();
+        sandbox.monofo(["store", "pin", "keep", &new]).exits(0);
+        sandbox.monofo(["store", "switch", "prod", &new]).exits(0);
+        spoil(&sandbox);
+        let before = walk(&sandbox.work(".meta-store"));
+        for command in
+            [&["gc", "store", "--grace", "0"][..], &["gc", "all", "--grace", "0"], &["gc", "store", "--dry-run"]]
+        {
+            let ran = sandbox.monofo(command).exits(4);
+            let named = ["keep", "gen-1", "pins", "components."].iter().any(|name| ran.stderr.contains(name));
+            assert!(named, "{what}: {}", ran.stderr);
+            let mut after = walk(&sandbox.work(".meta-store"));
+            after.get_mut(&b"tmp"[..]).unwrap().clone_from(&before[&b"tmp"[..]]);
+            assert_same(&before, &after, what);
+        }
+    }
+}
+
+#[test]
+fn without_a_manifest_gc_keeps_pins_profiles_the_newest_and_the_young() {
+    let (sandbox, old, new) = store();
+    fs::remove_dir_all(sandbox.work("manifests")).unwrap();
+    sandbox.monofo(["store", "pin", "keep", &old]).exits(0);
+    assert!(gone(&sandbox).is_empty());
+    sandbox.monofo(["store", "unpin", "keep"]).exits(0);
+    assert!(
+        json(&sandbox, &["gc", "store", "--grace", "99999d"], 0)["store"]["removed"].as_array().unwrap().is_empty()
+    );
+    assert_eq!(gone(&sandbox), [old]);
+    assert_eq!(entries(&sandbox.work(".meta-store")).into_keys().collect::<Vec<_>>(), [new]);
+    sandbox.monofo(["gc", "all"]).exits(0);
+}
+
+#[test]
+fn an_artifact_that_is_being_read_stays() {
+    let (sandbox, old, _) = store();
+    let reader = File::open(&entries(&sandbox.work(".meta-store"))[&old]).unwrap();
+    flock(&reader, FlockOperation::NonBlockingLockShared).unwrap();
+    let document = json(&sandbox, &["gc", "store", "--grace", "0"], 0);
+    assert_eq!(document["store"]["removed"], serde_json::json!([]));
+    assert!(
+        document["store"]["kept"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|kept| kept["name"] == old && kept["reason"] == "in use")
+    );
+    drop(reader);
+    assert_eq!(gone(&sandbox), [old]);
+}
+
+/// Blocks of the inodes below a folder.
+fn disk(root: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut seen = std::collections::BTreeMap::new();
+    for path in walk(root).into_keys().filter(|path| !path.starts_with(b"tmp") && !path.starts_with(b"counters")) {
+        let status = fs::symlink_metadata(crate::harness::join(root, &path)).unwrap();
+        if !status.is_dir() || path.windows(64).any(|part| part.iter().all(u8::is_ascii_hexdigit)) {
+            seen.insert(status.ino(), status.blocks() * 512);
+        }
+    }
+    seen.values().sum()
+}
+
+#[test]
+fn what_is_told_to_be_freed_is_what_the_disk_gained_although_files_are_shared() {
+    let (sandbox, _, _) = store();
+    fs::copy(sandbox.work("out/data"), sandbox.work("old/data")).unwrap();
+    manifest(&sandbox, "  a: {version: v0}\n");
+    sandbox.monofo(["store", "add", "a", "--source", "old"]).exits(0);
+    manifest(&sandbox, "  a: {version: v3}\n");
+    sandbox.write("out/last", "so that this one is the newest");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    sandbox.monofo(["store", "add", "a", "--source", "out"]).exits(0);
+    sandbox.monofo(["gc", "cache", "--grace", "0"]).exits(0);
+    let root = sandbox.work(".meta-store");
+    let facts = || disk(&root.join("facts"));
+    let (before, facts_before) = (disk(&root), facts());
+    let document = json(&sandbox, &["gc", "store", "--grace", "0"], 0);
+    let freed = document["store"]["freed_bytes"].as_u64().unwrap();
+    let gained = (before - facts_before) - (disk(&root) - facts());
+    assert_eq!(document["store"]["removed"].as_array().unwrap().len(), 3);
+    assert_eq!(freed, gained);
+    assert!(document["store"]["unshared_bytes"].as_u64().unwrap() > freed);
+}
