@@ -180,7 +180,9 @@ impl Report {
             return Ok(());
         }
         let mut state = self.state();
-        match writeln!(state.stdout, "{text}").and_then(|()| state.stdout.flush()) {
+        // In one piece: standard output writes every line by itself otherwise.
+        let text = format!("{text}\n");
+        match state.stdout.write_all(text.as_bytes()).and_then(|()| state.stdout.flush()) {
             // Whoever reads only the first lines has read enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             other => other.map_err(|error| Error::failed("cannot print the answer").caused_by(error)),
@@ -284,7 +286,7 @@ impl Report {
     /// One JSON document on stdout, whether or not `--json` was given. Whoever reads it has to get it.
     pub fn json(&self, document: &Value) -> std::io::Result<()> {
         let mut state = self.state();
-        writeln!(state.stdout, "{document:#}")?;
+        state.stdout.write_all(format!("{document:#}\n").as_bytes())?;
         state.stdout.flush()
     }
 

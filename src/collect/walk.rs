@@ -55,6 +55,9 @@ pub struct Visited<'a> {
     pub stat: &'a Stat,
 }
 
+/// What is called on entering a folder.
+pub type Enter<'a> = dyn Fn(&[u8]) -> Result<()> + Sync + 'a;
+
 /// What to walk.
 pub struct Walk<'a> {
     /// Where it begins; a link here is followed.
@@ -63,6 +66,9 @@ pub struct Walk<'a> {
     pub ignore_files: IgnoreFiles,
     /// Paths to leave out, with all below them.
     pub leave_out: &'a (dyn Fn(&[u8]) -> bool + Sync),
+    /// Called on entering a folder, before anything in it is visited; folders above it were entered before, perhaps by
+    /// another thread.
+    pub enter: Option<&'a Enter<'a>>,
     /// Asks to stop.
     pub cancel: &'a Cancel,
 }
@@ -177,16 +183,20 @@ impl<V> Walker<'_, V> {
         V: Fn(&Visited<'_>) -> Result<Option<T>>,
     {
         self.walk.cancel.check()?;
-        let folder = self.open(&job.path)?;
+        if let Some(enter) = self.walk.enter {
+            enter(&job.path)?;
+        }
+        let mut dir = Dir::new(self.open(&job.path)?).map_err(|errno| unreadable(&job.path, errno))?;
         let mut names = Vec::new();
-        for entry in Dir::read_from(&folder).map_err(|errno| unreadable(&job.path, errno))? {
+        while let Some(entry) = dir.read() {
             let entry = entry.map_err(|errno| unreadable(&job.path, errno))?;
             let name = entry.file_name().to_bytes();
             if !matches!(name, b"." | b"..") {
                 names.push(name.to_vec());
             }
         }
-        let rules = self.rules(job, &folder, &names)?;
+        let folder = dir.fd().map_err(|errno| unreadable(&job.path, errno))?;
+        let rules = self.rules(job, folder, &names)?;
         let mut folders = Vec::new();
         let mut path = job.path.clone();
         if !path.is_empty() {
@@ -199,7 +209,7 @@ impl<V> Walker<'_, V> {
             if (self.walk.leave_out)(&path) {
                 continue;
             }
-            let stat = rustix::fs::statat(&folder, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
+            let stat = rustix::fs::statat(folder, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|errno| unreadable(&path, errno))?;
             let file_type = FileType::from_raw_mode(stat.st_mode);
             let is_dir = file_type == FileType::Directory;
@@ -215,12 +225,12 @@ impl<V> Walker<'_, V> {
                 FileType::Symlink => NodeKind::Symlink,
                 _ => NodeKind::Special,
             };
-            found.extend((self.visit)(&Visited { path: &path, folder: folder.as_fd(), name, kind, stat: &stat })?);
+            found.extend((self.visit)(&Visited { path: &path, folder, name, kind, stat: &stat })?);
         }
         if let Some(stat) = &job.stat {
             let kind = NodeKind::Dir { empty: names.is_empty() };
             let name = job.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            found.extend((self.visit)(&Visited { path: &job.path, folder: folder.as_fd(), name, kind, stat })?);
+            found.extend((self.visit)(&Visited { path: &job.path, folder, name, kind, stat })?);
         }
         Ok(folders)
     }
@@ -232,7 +242,7 @@ impl<V> Walker<'_, V> {
     }
 
     /// The rules that hold in a folder: those from above and its own.
-    fn rules(&self, job: &Job, folder: &OwnedFd, names: &[Vec<u8>]) -> Result<Option<Arc<Rules>>> {
+    fn rules(&self, job: &Job, folder: BorrowedFd<'_>, names: &[Vec<u8>]) -> Result<Option<Arc<Rules>>> {
         if self.walk.ignore_files == IgnoreFiles::Keep || !names.iter().any(|name| name == b".gitignore") {
             return Ok(job.rules.clone());
         }

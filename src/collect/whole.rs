@@ -34,7 +34,7 @@ pub fn whole_tree(root: &Path, only: Option<&OsStr>, cancel: &Cancel) -> Result<
         return Ok((set, Vec::new()));
     }
     let everything = |_: &[u8]| false;
-    let plan = Walk { root, ignore_files: IgnoreFiles::Keep, leave_out: &everything, cancel };
+    let plan = Walk { root, ignore_files: IgnoreFiles::Keep, leave_out: &everything, enter: None, cancel };
     let mut special = Vec::new();
     for (path, status) in walk(&plan, |visited| Ok(Some((visited.path.to_vec(), look(visited)?))))? {
         match status {

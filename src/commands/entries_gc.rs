@@ -100,15 +100,13 @@ impl Commands<'_> {
             0 => String::new(),
             leftovers => format!(" and {}", Count(leftovers, "leftover")),
         };
-        self.report.answer(format_args!(
+        let mut lines = vec![format!(
             "gc {word}: {would} {} of {}{leftovers}, {} {freed}{sharing}",
             Number(done.gone.len() as u64),
             Count(done.entries, "entry"),
             Bytes(done.freed)
-        ))?;
-        for gone in &done.gone {
-            self.report.answer(format_args!("  {} {}: {}", gone.name.short(), gone.component, gone.why))?;
-        }
+        )];
+        lines.extend(done.gone.iter().map(|gone| format!("  {} {}: {}", gone.name.short(), gone.component, gone.why)));
         if !done.kept.is_empty() {
             let told: Vec<_> = done
                 .kept
@@ -121,8 +119,9 @@ impl Commands<'_> {
                     why => format!("{count} {why}"),
                 })
                 .collect();
-            self.report.answer(format_args!("kept: {}", told.join(", ")))?;
+            lines.push(format!("kept: {}", told.join(", ")));
         }
+        self.report.answer(lines.join("\n"))?;
         let gone = |gone: &crate::engine::entries::gc::Gone| json!({ "name": gone.name.to_string(), "component": gone.component, "reason": gone.why });
         let kept = |(name, why): &(crate::hash::Hash, &str)| json!({ "name": name.to_string(), "reason": why });
         self.report.section(

@@ -281,6 +281,13 @@ impl Record {
         })
     }
 
+    /// The same without what is not known here: enough to decide by, and small where there are many.
+    #[must_use]
+    pub fn slim(mut self) -> Record {
+        self.raw = Value::Null;
+        self
+    }
+
     /// Files and bytes of the sources, as far as they were counted.
     pub fn source(&self) -> (u64, u64) {
         let number = |name| self.raw.get("source").and_then(|source| source.get(name)).and_then(Value::as_u64);

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::commands::Commands;
 use crate::commands::table::Table;
-use crate::engine::entries::survey::{Inodes, survey};
-use crate::entry::{HomeKind, time_text, usage};
+use crate::engine::entries::survey::{Inodes, Survey, survey};
+use crate::entry::{Home, HomeKind, peek, time_text, usage};
 use crate::error::Result;
 use crate::text::{Bytes, Count, Number};
 
@@ -39,7 +39,8 @@ impl Commands<'_> {
             ]);
             total += payload(entry);
             if self.report.mode().json {
-                let mut document = record.value(HomeKind::Cache);
+                let whole = peek(&keeping.cache, &entry.name)?.and_then(|peeked| peeked.record);
+                let mut document = whole.as_ref().unwrap_or(record).value(HomeKind::Cache);
                 document["last_use"] = json!(time_text(entry.used));
                 documents.push(document);
             }
@@ -56,8 +57,7 @@ impl Commands<'_> {
     pub(super) fn cache_stats(&self) -> Result<()> {
         let keeping = self.keeping()?;
         let found = survey(&keeping.cache)?;
-        let mut inodes = Inodes::default();
-        inodes.add(keeping.cache.root())?;
+        let disk = disk_of_all(&keeping.cache, &found)?;
         let mut components: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         let whole: Vec<_> = found.entries.iter().filter(|entry| entry.whole).collect();
         for entry in &whole {
@@ -79,7 +79,7 @@ impl Commands<'_> {
         let damaged = found.damaged.len() + found.entries.len() - whole.len();
         self.report.section("entries", json!(whole.len()));
         self.report.section("payload_bytes", json!(payload));
-        self.report.section("disk_bytes", json!(inodes.disk()));
+        self.report.section("disk_bytes", json!(disk));
         self.report.section(
             "components",
             components
@@ -105,7 +105,7 @@ impl Commands<'_> {
             "{}, {} of payloads, {} on disk",
             Count(whole.len() as u64, "entry"),
             Bytes(payload),
-            Bytes(inodes.disk())
+            Bytes(disk)
         )];
         if let (Some(oldest), Some(newest)) = (oldest, newest) {
             lines.push(format!("oldest {}, newest {}", time_text(oldest), time_text(newest)));
@@ -150,4 +150,24 @@ impl Commands<'_> {
         }
         self.report.answer(lines.join("\n"))
     }
+}
+
+/// Bytes on disk of everything in a cache, as `du` counts them: entries as they were met, the rest looked at.
+fn disk_of_all(cache: &Home, found: &Survey) -> Result<u64> {
+    let mut rest = Inodes::default();
+    for entry in std::fs::read_dir(cache.root()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.len() == 2 {
+            // A folder of entries: itself, and what is none.
+            rest.add_only(&entry.path());
+        } else {
+            rest.add(&entry.path())?;
+        }
+    }
+    rest.add_only(cache.root());
+    for name in found.orphans.iter().chain(&found.damaged).chain(&found.newer) {
+        rest.add(&cache.metadata(name))?;
+        rest.add(&cache.folder(name))?;
+    }
+    Ok(rest.disk() + found.entries.iter().map(|entry| entry.disk).sum::<u64>())
 }

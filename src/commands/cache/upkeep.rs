@@ -1,5 +1,6 @@
 //! `monofo cache verify` and `monofo cache invalidate`, and the cleaning up that `build` does now and then.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
@@ -14,13 +15,15 @@ use crate::engine::entries::verify::{Checked, verify};
 use crate::entry::{Readers, Removal, facts, plain, remove};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
-use crate::key::ComponentName;
+use crate::key::{ComponentName, native_platform};
 use crate::remote::Section;
 use crate::text::{Bytes, Count};
 
 /// How often `build` cleans up, how long that may take, and what goes.
 const OFTEN: Duration = Duration::from_secs(24 * 60 * 60);
 const WITHIN: Duration = Duration::from_secs(2);
+/// Entries of a component that are removed from a remote at once.
+const MOST_REMOTE: usize = 10_000;
 pub(in crate::commands) const CACHE_GRACE: Duration = Duration::from_secs(60 * 60);
 pub(in crate::commands) const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -94,8 +97,21 @@ impl Commands<'_> {
         }
         let mut there = 0u64;
         if let Some(remote) = remote.as_ref().filter(|_| !asked.dry_run) {
-            for name in removed.iter().chain(key.iter().filter(|key| !removed.contains(key))) {
+            let mut names: BTreeSet<Hash> = removed.iter().chain(key.iter()).copied().collect();
+            if let Some(component) = &component {
+                // What other machines stored there, too.
+                for platform in [native_platform().as_str(), "any"] {
+                    let newest = remote.newest(component.as_str(), platform, MOST_REMOTE);
+                    names.extend(newest.map_err(|failure| failure.error)?.into_iter().map(|(_, key)| key));
+                }
+            }
+            for name in &names {
+                self.cancel.check()?;
                 there += u64::from(remote.remove(Section::Cache, name).map_err(|failure| failure.error)?);
+            }
+            if asked.all {
+                self.report
+                    .note("in the remote only what this machine has too was removed: name a --component for all of it");
             }
         } else if !removed.is_empty() {
             self.report.detail("copies in a remote stay: name it with --remote to remove them there");

@@ -10,7 +10,7 @@ use crate::config::references::Roots;
 use crate::context::Context;
 use crate::engine::entries::survey::{Inodes, survey};
 use crate::engine::entries::verify::verify;
-use crate::entry::{HomeKind, pins, profiles, time_text};
+use crate::entry::{HomeKind, peek, pins, profiles, time_text};
 use crate::error::Result;
 use crate::hash::Hash;
 use crate::text::{Bytes, Count};
@@ -48,7 +48,8 @@ impl Commands<'_> {
             ]);
             total += record.output.bytes;
             if self.report.mode().json {
-                let mut document = record.value(HomeKind::Store);
+                let whole = peek(&keeping.store, &entry.name)?.and_then(|peeked| peeked.record);
+                let mut document = whole.as_ref().unwrap_or(record).value(HomeKind::Store);
                 document["roots"] = json!(roots.get(&entry.name).cloned().unwrap_or_default());
                 documents.push(document);
             }

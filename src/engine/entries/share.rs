@@ -180,7 +180,7 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     let file = File::open(payload).or_fail(|| "cannot open the payload")?;
     std::fs::create_dir(&folder).or_fail(|| "cannot make a folder in the store")?;
     let content = codec::decode(Box::new(file), context)?;
-    let (kind, time) = (super::restore::kind_of(&record.output), super::restore::time_of(&folder)?);
+    let (kind, time) = (super::restore::kind_of(&record.output), tree::STORE_TIME);
     let (listing, digest) = restore(content, &folder, kind, time, record.output.bytes, context)?;
     super::restore::check(&digest, &record.output)?;
     if record.output.root == RootKind::File {

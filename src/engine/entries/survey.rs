@@ -16,13 +16,13 @@ use crate::text::Shown;
 pub struct Entry {
     /// What it is filed under.
     pub name: Hash,
-    /// Its metadata.
+    /// Its metadata, without what is not known here.
     pub record: Record,
     /// When it was used last, seconds since 1970.
     pub used: u64,
     /// Whether its content is there, as far as a look tells.
     pub whole: bool,
-    /// Bytes on disk of metadata and payload; of a store, of the metadata alone.
+    /// Bytes on disk of metadata, folder and payload; of a store, of the metadata and the folder alone.
     pub disk: u64,
 }
 
@@ -45,7 +45,7 @@ pub fn survey(home: &Home) -> Result<Survey> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
     let share = names.entries.len().div_ceil(threads).max(1);
     let looked = thread::scope(|scope| {
-        let look = |part: &[Hash]| part.iter().map(|name| Ok((*name, peek(home, name)?))).collect::<Result<Vec<_>>>();
+        let look = |part: &[Hash]| part.iter().map(|name| Ok((*name, look(home, name)?))).collect::<Result<Vec<_>>>();
         let parts: Vec<_> = names.entries.chunks(share).map(|part| scope.spawn(move || look(part))).collect();
         let join = |part: thread::ScopedJoinHandle<'_, Result<Vec<_>>>| {
             part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -53,27 +53,46 @@ pub fn survey(home: &Home) -> Result<Survey> {
         parts.into_iter().map(join).collect::<Result<Vec<_>>>()
     })?;
     let mut found = Survey { orphans: names.orphans, ..Survey::default() };
-    for (name, peeked) in looked.into_iter().flatten() {
-        match peeked {
-            None => {}
-            Some(Peeked { newer: true, .. }) => found.newer.push(name),
-            Some(Peeked { record: None, .. }) => found.damaged.push(name),
-            Some(Peeked { record: Some(record), used, status, .. }) => {
-                let content = match &record.payload {
-                    Some(payload) => fs::symlink_metadata(home.folder(&name).join(payload.file())),
-                    None => fs::symlink_metadata(home.folder(&name)),
-                };
-                let whole = content.as_ref().is_ok_and(|content| match &record.payload {
-                    Some(payload) => content.is_file() && content.len() == payload.bytes,
-                    None => content.is_dir(),
-                });
-                let payload = content.ok().filter(fs::Metadata::is_file).map_or(0, |status| disk(&status));
-                let disk = disk(&status) + payload;
-                found.entries.push(Entry { name, record, used, whole, disk });
-            }
+    for (name, looked) in looked.into_iter().flatten() {
+        match looked {
+            Looked::Gone => {}
+            Looked::Newer => found.newer.push(name),
+            Looked::Damaged => found.damaged.push(name),
+            Looked::Entry(entry) => found.entries.push(*entry),
         }
     }
     Ok(found)
+}
+
+/// What a name turned out to be.
+enum Looked {
+    Gone,
+    Newer,
+    Damaged,
+    Entry(Box<Entry>),
+}
+
+fn look(home: &Home, name: &Hash) -> Result<Looked> {
+    let (record, used, status) = match peek(home, name)? {
+        None => return Ok(Looked::Gone),
+        Some(Peeked { newer: true, .. }) => return Ok(Looked::Newer),
+        Some(Peeked { record: None, .. }) => return Ok(Looked::Damaged),
+        Some(Peeked { record: Some(record), used, status, .. }) => (record.slim(), used, status),
+    };
+    let folder = home.folder(name);
+    let content = fs::symlink_metadata(&folder);
+    let mut taken = disk(&status) + content.as_ref().map_or(0, disk);
+    let whole = match &record.payload {
+        None => content.is_ok_and(|content| content.is_dir()),
+        Some(payload) => match fs::symlink_metadata(folder.join(payload.file())) {
+            Ok(file) => {
+                taken += disk(&file);
+                file.is_file() && file.len() == payload.bytes
+            }
+            Err(_) => false,
+        },
+    };
+    Ok(Looked::Entry(Box::new(Entry { name: *name, record, used, whole, disk: taken })))
 }
 
 /// Bytes that a file takes on disk.
@@ -108,6 +127,14 @@ impl Inodes {
             }
         }
         Ok(())
+    }
+
+    /// Adds one file or folder, without what is in it.
+    pub fn add_only(&mut self, path: &Path) {
+        if let Ok(status) = fs::symlink_metadata(path) {
+            let inode = Inode { disk: disk(&status), names: 1, met: 0 };
+            self.0.entry((status.dev(), status.ino())).or_insert(inode).met += 1;
+        }
     }
 
     /// Adds what others met.

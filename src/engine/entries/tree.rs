@@ -4,12 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -27,6 +29,14 @@ use crate::text::Shown;
 
 /// Files up to this size are read in one piece.
 const SMALL: u64 = 1 << 20;
+
+/// When every file in a store was changed last: a file with another time is one that somebody wrote to.
+pub(super) const STORE_TIME: (i64, u32) = (1, 0);
+
+/// How often the disk is told to keep what was copied.
+const SYNC_EVERY: Duration = Duration::from_millis(400);
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// How files come out of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,8 +100,17 @@ enum Purpose<'a> {
     Look,
 }
 
+thread_local! {
+    /// The folder that this thread makes files in: entered before anything in it is visited.
+    static HERE: std::cell::RefCell<Option<OwnedFd>> = const { std::cell::RefCell::new(None) };
+}
+
 struct Work<'a> {
     to: &'a Path,
+    /// The same, open; nothing where nothing is written.
+    root: Option<OwnedFd>,
+    /// Folders that were made, to get their time in the end.
+    folders: Mutex<Vec<Vec<u8>>>,
     purpose: Purpose<'a>,
     umask: u32,
     can_clone: AtomicBool,
@@ -101,9 +120,22 @@ struct Work<'a> {
 
 /// Copies an artifact into a new folder of a store, sharing what is there already. Returns the lines of its listing.
 pub fn add(from: &Path, to: &Path, sharing: &Sharing, context: &Context) -> Result<Vec<Line>> {
-    let lines = run(from, to, Purpose::Add(sharing), context)?.0;
+    fs::create_dir_all(to).or_fail(|| "cannot make a folder in the store")?;
+    let (done, waits) = crossbeam_channel::bounded::<()>(0);
+    // The disk is busy while the rest is copied, so that little is left to wait for at the end.
+    let lines = thread::scope(|scope| {
+        scope.spawn(move || {
+            while waits.recv_timeout(SYNC_EVERY).is_err_and(|error| error.is_timeout()) {
+                // That it fails shows at the end again.
+                let _ = sync_filesystem(to);
+            }
+        });
+        let lines = run(from, to, Purpose::Add(sharing), context);
+        drop(done);
+        lines
+    })?;
     sync_filesystem(to)?;
-    Ok(lines)
+    Ok(lines.0)
 }
 
 /// Copies a single file into a new folder of a store.
@@ -112,8 +144,8 @@ pub fn add_file(from: &Path, to: &Path, sharing: &Sharing, context: &Context) ->
     let folder = File::open(from.parent().unwrap_or(Path::new("."))).or_fail(|| "cannot open the artifact's folder")?;
     let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
         .or_fail(|| format!("cannot read `{}`", Shown(name)))?;
-    let work = Work::new(to, Purpose::Add(sharing), context);
-    fs::create_dir_all(to).or_fail(|| "cannot make a folder in the store")?;
+    let work = Work::new(to, Purpose::Add(sharing), context)?;
+    work.enter(b"")?;
     let visited = Visited { path: name, folder: folder.as_fd(), name, kind: NodeKind::File, stat: &stat };
     let line = work.file(&visited)?;
     sync_filesystem(to)?;
@@ -133,23 +165,55 @@ pub fn hash(folder: &Path, cancel: &Cancel) -> Result<Vec<Line>> {
 }
 
 fn run(from: &Path, to: &Path, purpose: Purpose<'_>, context: &Context) -> Result<(Vec<Line>, bool)> {
-    let work = Work::new(to, purpose, context);
-    if !matches!(work.purpose, Purpose::Look) {
-        fs::create_dir_all(to).or_fail(|| format!("cannot make the folder `{}`", Shown::path(to)))?;
-    }
+    let work = Work::new(to, purpose, context)?;
     let everything = |_: &[u8]| false;
-    let plan = Walk { root: from, ignore_files: IgnoreFiles::Keep, leave_out: &everything, cancel: &context.cancel };
+    let enter = |path: &[u8]| work.enter(path);
+    let plan = Walk {
+        root: from,
+        ignore_files: IgnoreFiles::Keep,
+        leave_out: &everything,
+        enter: Some(&enter),
+        cancel: &context.cancel,
+    };
     let lines = walk(&plan, |visited| work.node(visited))?;
     if let Purpose::GiveOut { time, .. } = work.purpose {
-        work.finish_folders(&plan, time)?;
+        work.finish_folders(time)?;
     }
     Ok((lines, work.copied_instead.into_inner()))
 }
 
 impl<'a> Work<'a> {
-    fn new(to: &'a Path, purpose: Purpose<'a>, context: &'a Context) -> Self {
+    fn new(to: &'a Path, purpose: Purpose<'a>, context: &'a Context) -> Result<Self> {
         let flag = AtomicBool::new;
-        Work { to, purpose, umask: umask(), can_clone: flag(true), copied_instead: flag(false), context }
+        let root = match purpose {
+            Purpose::Look => None,
+            _ => {
+                let doing = || format!("cannot make the folder `{}`", Shown::path(to));
+                fs::create_dir_all(to).or_fail(doing)?;
+                Some(rustix::fs::open(to, FOLDER, Mode::empty()).or_fail(doing)?)
+            }
+        };
+        let (can_clone, copied_instead) = (flag(true), flag(false));
+        Ok(Work { to, root, folders: Mutex::default(), purpose, umask: umask(), can_clone, copied_instead, context })
+    }
+
+    /// Makes the folder that corresponds to one that is entered; those above it are there.
+    fn enter(&self, path: &[u8]) -> Result<()> {
+        let Some(root) = &self.root else { return Ok(()) };
+        let doing = || format!("cannot make the folder `{}`", Shown(path));
+        if !path.is_empty() {
+            rustix::fs::mkdirat(root, path, Mode::from_raw_mode(0o777)).or_fail(doing)?;
+            self.folders.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_vec());
+        }
+        let path = if path.is_empty() { b"." } else { path };
+        let here = rustix::fs::openat(root, path, FOLDER, Mode::empty()).or_fail(doing)?;
+        HERE.with_borrow_mut(|place| *place = Some(here));
+        Ok(())
+    }
+
+    /// Makes something in the folder that was entered.
+    fn here<T>(&self, make: impl FnOnce(&OwnedFd) -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        HERE.with_borrow(|here| make(here.as_ref().ok_or(Errno::BADF)?))
     }
 
     fn place(&self, path: &[u8]) -> PathBuf {
@@ -162,23 +226,18 @@ impl<'a> Work<'a> {
         match visited.kind {
             NodeKind::File => self.file(visited).map(Some),
             NodeKind::Dir { empty } => {
-                if empty && !looks {
-                    let place = self.place(path);
-                    fs::create_dir_all(&place).or_fail(|| format!("cannot make `{}`", Shown(path)))?;
-                }
                 let line = Line { kind: LineKind::EmptyDir, hash: Hash([0; 32]), size: 0, path: path.to_vec() };
                 Ok(empty.then_some(line))
             }
             NodeKind::Symlink => {
                 let text = link_text(visited)?;
                 if !looks {
-                    let place = self.place(path);
-                    let make = || rustix::fs::symlinkat(text.as_slice(), CWD, &place);
-                    self.in_folder(&place, make).or_fail(|| format!("cannot make the link `{}`", Shown(path)))?;
-                    if let Purpose::GiveOut { time, .. } = self.purpose {
-                        rustix::fs::utimensat(CWD, &place, &times(time), AtFlags::SYMLINK_NOFOLLOW)
-                            .or_fail(|| format!("cannot set the time of `{}`", Shown(path)))?;
-                    }
+                    let make = |here: &OwnedFd| {
+                        rustix::fs::symlinkat(text.as_slice(), here, visited.name)?;
+                        let time = &times(self.time());
+                        rustix::fs::utimensat(here, visited.name, time, AtFlags::SYMLINK_NOFOLLOW)
+                    };
+                    self.here(make).or_fail(|| format!("cannot make the link `{}`", Shown(path)))?;
                 }
                 let (hash, size) = (Hash::of(&text), text.len() as u64);
                 Ok(Some(Line { kind: LineKind::Link, hash, size, path: path.to_vec() }))
@@ -191,14 +250,11 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Makes something; its folder too when that is missing.
-    fn in_folder<T>(&self, place: &Path, make: impl Fn() -> rustix::io::Result<T>) -> std::io::Result<T> {
-        match make() {
-            Err(Errno::NOENT) => {
-                fs::create_dir_all(place.parent().unwrap_or(self.to))?;
-                Ok(make()?)
-            }
-            other => Ok(other?),
+    /// The time that everything gets.
+    fn time(&self) -> (i64, u32) {
+        match self.purpose {
+            Purpose::GiveOut { time, .. } => time,
+            Purpose::Add(_) | Purpose::Look => STORE_TIME,
         }
     }
 
@@ -222,32 +278,37 @@ impl<'a> Work<'a> {
             static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
         }
         BUFFER.with_borrow_mut(|buffer| {
-            buffer.clear();
-            source.file.read_to_end(buffer).or_fail(|| format!("cannot read `{}`", Shown(visited.path)))?;
-            source.check(visited, buffer.len() as u64)?;
+            // The buffer only grows: clearing memory anew costs as much as reading.
+            let len = usize::try_from(size).unwrap_or(0);
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
+            let buffer = &mut buffer[..len];
+            source.read(visited, buffer)?;
+            if matches!(self.purpose, Purpose::Add(_)) {
+                source.check(visited, size)?;
+            }
             let hash = Hash::of(buffer);
             match &self.purpose {
                 Purpose::Look => {}
                 Purpose::Add(sharing) => {
-                    let shared = size > 0
-                        && sharing.find(hash, executable).is_some_and(|known| {
-                            fs::read(&known).is_ok_and(|there| there == *buffer) && self.link(&known, visited)
-                        });
-                    if shared {
+                    let known = if size > 0 { sharing.find(hash, executable) } else { None };
+                    if known.is_some_and(|known| self.link(&known, visited, size)) {
                         sharing.shared.fetch_add(size, Ordering::Relaxed);
                     } else {
                         let mut file = self.create(visited, executable)?;
                         file.write_all(buffer).or_fail(|| format!("cannot write `{}`", Shown(visited.path)))?;
+                        self.finish(&file, visited)?;
                         if size > 0 {
                             sharing.note(hash, executable, self.place(visited.path));
                         }
                     }
                 }
-                Purpose::GiveOut { link, time } => {
-                    if *link != Link::Hard || !self.give_link(&source, visited) {
+                Purpose::GiveOut { link, .. } => {
+                    if *link != Link::Hard || !self.give_link(visited) {
                         let mut file = self.create(visited, executable)?;
                         file.write_all(buffer).or_fail(|| format!("cannot write `{}`", Shown(visited.path)))?;
-                        self.finish(&file, visited, *time)?;
+                        self.finish(&file, visited)?;
                     }
                 }
             }
@@ -261,9 +322,7 @@ impl<'a> Work<'a> {
             Purpose::Add(sharing) => {
                 if sharing.sizes.contains(&size) {
                     let hash = source.digest(visited, None, &self.context.cancel)?;
-                    let same =
-                        |known: &PathBuf| digest_of(known, &self.context.cancel).is_ok_and(|there| there == hash);
-                    if sharing.find(hash, executable).is_some_and(|known| same(&known) && self.link(&known, visited)) {
+                    if sharing.find(hash, executable).is_some_and(|known| self.link(&known, visited, size)) {
                         sharing.shared.fetch_add(size, Ordering::Relaxed);
                         return Ok(hash);
                     }
@@ -274,11 +333,12 @@ impl<'a> Work<'a> {
                 }
                 let mut file = self.create(visited, executable)?;
                 let hash = self.copy(visited, &mut source, &mut file)?;
+                self.finish(&file, visited)?;
                 sharing.note(hash, executable, self.place(visited.path));
                 Ok(hash)
             }
-            Purpose::GiveOut { link, time } => {
-                if *link == Link::Hard && self.give_link(&source, visited) {
+            Purpose::GiveOut { link, .. } => {
+                if *link == Link::Hard && self.give_link(visited) {
                     return source.digest(visited, None, &self.context.cancel);
                 }
                 let mut file = self.create(visited, executable)?;
@@ -286,7 +346,7 @@ impl<'a> Work<'a> {
                     Link::Copy | Link::Hard => source.digest(visited, Some(&mut file), &self.context.cancel)?,
                     Link::Reflink => self.copy(visited, &mut source, &mut file)?,
                 };
-                self.finish(&file, visited, *time)?;
+                self.finish(&file, visited)?;
                 Ok(hash)
             }
         }
@@ -307,17 +367,21 @@ impl<'a> Work<'a> {
         source.digest(visited, Some(file), &self.context.cancel)
     }
 
-    /// A further name of a file in the store. False where none can be made: too many names, another file system.
-    fn link(&self, known: &Path, visited: &Visited<'_>) -> bool {
-        let place = self.place(visited.path);
-        self.in_folder(&place, || rustix::fs::linkat(CWD, known, CWD, &place, AtFlags::empty())).is_ok()
+    /// A further name of a file in the store. False where none can be made (too many names, another file system), and for a
+    /// file that somebody wrote to, which shows in its time.
+    fn link(&self, known: &Path, visited: &Visited<'_>, size: u64) -> bool {
+        let stat = rustix::fs::lstat(known);
+        let untouched = stat.is_ok_and(|stat| {
+            (stat.st_mtime, stat.st_mtime_nsec as u32) == STORE_TIME && u64::try_from(stat.st_size) == Ok(size)
+        });
+        untouched && self.here(|here| rustix::fs::linkat(CWD, known, here, visited.name, AtFlags::empty())).is_ok()
     }
 
     /// The same for a file that is given out. What it says is what is read: the same inode.
-    fn give_link(&self, _source: &Source, visited: &Visited<'_>) -> bool {
-        let place = self.place(visited.path);
-        let make = || rustix::fs::linkat(visited.folder, visited.name, CWD, &place, AtFlags::empty());
-        let made = self.in_folder(&place, make).is_ok();
+    fn give_link(&self, visited: &Visited<'_>) -> bool {
+        let make =
+            |here: &OwnedFd| rustix::fs::linkat(visited.folder, visited.name, here, visited.name, AtFlags::empty());
+        let made = self.here(make).is_ok();
         if !made {
             self.copied_instead.store(true, Ordering::Relaxed);
         }
@@ -331,11 +395,10 @@ impl<'a> Work<'a> {
             (_, false) => 0o644,
             (_, true) => 0o755,
         };
-        let place = self.place(visited.path);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make = || rustix::fs::open(&place, flags, Mode::from_raw_mode(mode));
+        let make = |here: &OwnedFd| rustix::fs::openat(here, visited.name, flags, Mode::from_raw_mode(mode));
         let doing = || format!("cannot make `{}`", Shown(visited.path));
-        let file = File::from(self.in_folder(&place, make).or_fail(doing)?);
+        let file = File::from(self.here(make).or_fail(doing)?);
         if executable && self.umask & 0o100 != 0 {
             // Whether it is executable is a part of what is kept.
             file.set_permissions(Permissions::from_mode(mode & !self.umask | 0o500)).or_fail(doing)?;
@@ -343,19 +406,18 @@ impl<'a> Work<'a> {
         Ok(file)
     }
 
-    fn finish(&self, file: &File, visited: &Visited<'_>, time: (i64, u32)) -> Result<()> {
-        rustix::fs::futimens(file, &times(time)).or_fail(|| format!("cannot set the time of `{}`", Shown(visited.path)))
+    fn finish(&self, file: &File, visited: &Visited<'_>) -> Result<()> {
+        rustix::fs::futimens(file, &times(self.time()))
+            .or_fail(|| format!("cannot set the time of `{}`", Shown(visited.path)))
     }
 
     /// Gives folders their time, once nothing more comes into them.
-    fn finish_folders(&self, plan: &Walk<'_>, time: (i64, u32)) -> Result<()> {
-        walk(plan, |visited| {
-            if matches!(visited.kind, NodeKind::Dir { .. }) {
-                let set = rustix::fs::utimensat(CWD, self.place(visited.path), &times(time), AtFlags::empty());
-                set.or_fail(|| format!("cannot set the time of `{}`", Shown(visited.path)))?;
-            }
-            Ok(None::<()>)
-        })?;
+    fn finish_folders(&self, time: (i64, u32)) -> Result<()> {
+        let Some(root) = &self.root else { return Ok(()) };
+        for path in self.folders.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let set = rustix::fs::utimensat(root, path.as_slice(), &times(time), AtFlags::SYMLINK_NOFOLLOW);
+            set.or_fail(|| format!("cannot set the time of `{}`", Shown(path)))?;
+        }
         Ok(())
     }
 }
@@ -379,6 +441,14 @@ impl Source {
             Ok(file) => Ok(Source { file: file.into() }),
             Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Err(changed(visited.path)),
             Err(errno) => Err(errno).or_fail(|| format!("cannot read `{}`", Shown(visited.path))),
+        }
+    }
+
+    /// Reads exactly so many bytes.
+    fn read(&mut self, visited: &Visited<'_>, buffer: &mut [u8]) -> Result<()> {
+        match self.file.read_exact(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(changed(visited.path)),
+            other => other.or_fail(|| format!("cannot read `{}`", Shown(visited.path))),
         }
     }
 

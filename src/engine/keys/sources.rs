@@ -51,7 +51,13 @@ pub(super) fn sources(folder: &Path, component: &Component, hashing: Hashing<'_>
     let mut own = own_paths(folder, hashing.own);
     own.extend(component.outputs.as_ref().map(|outputs| plain(outputs)));
     let leave_out = |path: &[u8]| is_never(path) || own.contains(path) || exclude.is_excluded(path);
-    let plan = Walk { root: folder, ignore_files: IgnoreFiles::Honour, leave_out: &leave_out, cancel: hashing.cancel };
+    let plan = Walk {
+        root: folder,
+        ignore_files: IgnoreFiles::Honour,
+        leave_out: &leave_out,
+        enter: None,
+        cancel: hashing.cancel,
+    };
     let met = walk(&plan, |visited| meet(folder, visited, hashing.known))?;
     Ok(collected(met))
 }

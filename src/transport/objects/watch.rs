@@ -90,7 +90,10 @@ impl Watched {
             Ok(Err(error)) => Err(broken(error)),
             Ok(answer) => answer,
             Err(_) => {
-                tracing::warn!("{host} has not answered a request for {}", Took(limit));
+                // Where a first byte has a limit of its own, whoever asked says what came of it.
+                if self.limits.first_byte.is_none() {
+                    tracing::warn!("{host} has not answered a request for {}", Took(limit));
+                }
                 Err(HttpError::new(HttpErrorKind::Timeout, Silent(limit)))
             }
         }

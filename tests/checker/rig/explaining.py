@@ -5,6 +5,7 @@ rule takes a file out and changes its own file) must be told with both.
 """
 
 import os
+import re
 
 import sources
 import spec
@@ -60,6 +61,14 @@ def differences(space, top, before, after):
         for number, what in enumerate(["source", "input"]):
             found |= {(name, *item) for item in changed_paths(what, old_lists[number], new_lists[number])}
     return found
+
+
+def meant(name):
+    """A name as a listing writes it, from the way in which the tool shows names: "\\xHH", and a doubled backslash."""
+    if name is None:
+        return None
+    raw = re.sub(rb"\\(\\|x[0-9a-f]{2})", lambda found: b"\\" if found[1] == b"\\" else bytes([int(found[1][1:], 16)]), name.encode())
+    return spec.escape(raw)
 
 
 def state(space):
@@ -137,7 +146,7 @@ class Explained(Try):
         root, env = self.space.root, self.space.env
         outcome = self.tool.run(["--json", "cache", "explain", self.top], root, env, [0])
         told = outcome.document.get("reason", {}).get("differences", [])
-        found = {((item["via"] or [self.top])[-1], item["what"], item["name"], item["change"]) for item in told}
+        found = {((item["via"] or [self.top])[-1], item["what"], meant(item["name"]), item["change"]) for item in told}
         if found != wanted:
             self.tally.violation(f"{change}: explain says {sorted(map(str, found - wanted))} and does not say {sorted(map(str, wanted - found))}", outcome)
             return
