@@ -204,7 +204,8 @@ fn kept_by_git(root: &Path) -> BTreeSet<Vec<u8>> {
 
 fn kept_by_us(root: &Path) -> BTreeSet<Vec<u8>> {
     let nothing = |_: &[u8]| false;
-    let plan = Walk { root, ignore_files: IgnoreFiles::Honour, leave_out: &nothing, cancel: &Cancel::new() };
+    let plan =
+        Walk { root, ignore_files: IgnoreFiles::Honour, leave_out: &nothing, enter: None, cancel: &Cancel::new() };
     let visit = |visited: &monofo::collect::walk::Visited<'_>| {
         Ok((!matches!(visited.kind, NodeKind::Dir { .. })).then(|| visited.path.to_vec()))
     };
