@@ -121,6 +121,8 @@ pub fn current(store: &Home, name: &str) -> Result<Option<u64>> {
 /// far as a look tells: class `NotThere` names those that are missing. Returns its number.
 pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, cancel: &Cancel) -> Result<Generation> {
     check_name("profile", name)?;
+    // Held until the generation is durable: gc leaves alone what is being read.
+    let mut held_entries = Vec::new();
     let (mut artifacts, mut missing, mut links) = (Vec::new(), Vec::new(), Vec::new());
     for hash in hashes {
         let Some(opened) = open(store, hash)? else {
@@ -139,6 +141,7 @@ pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, can
         }
         links.push((component.clone(), to));
         artifacts.push((component, *hash));
+        held_entries.push(opened);
     }
     if !missing.is_empty() {
         return Err(Error::new(Class::NotThere, format_args!("not in the store: {}", missing.join(", ")))
@@ -171,7 +174,7 @@ pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, can
     fs::rename(&document, folder.join(format!("{}.json", directory(number)))).or_fail(doing)?;
     sync_dir(&folder)?;
     make_current(&folder, number, &staging)?;
-    drop(held);
+    drop((held, held_entries));
     Ok(generation)
 }
 

@@ -9,7 +9,7 @@ use super::target::Target;
 use crate::context::Context;
 use crate::engine::keys::Computed;
 use crate::entry::usage::{Event, count};
-use crate::entry::{Encoding, Home, Published, Record, Staging, facts, open, publish, quarantine};
+use crate::entry::{Encoding, Existing, Home, Published, Record, Staging, facts, open, publish, quarantine};
 use crate::error::{Class, Error, Result};
 use crate::hash::{Hash, Listing};
 use crate::text::{Count, Shown};
@@ -53,17 +53,18 @@ pub fn build(
     }
     let published = thread::scope(|scope| {
         scope.spawn(|| remember(cache, computed, &listing.text()));
-        publish(cache, &staging, &record, &file, &context.cancel)
+        publish(cache, &staging, &record, &file, Existing::Replace, &context.cancel)
     })?;
     let (record, same) = match published {
         Published::New => (record, false),
         Published::Same(there) => (*there, true),
         Published::Replaced(before) => {
-            // The same tree under another name is no other output.
-            if before.output.tree != record.output.tree {
+            // The same tree packed in another way, or by another scope, is no other output.
+            let same = before.output.tree == record.output.tree;
+            if !same {
                 warnings.push(irreproducible(cache, &before, &listing));
             }
-            (record, false)
+            (record, same)
         }
     };
     Ok(Built { record, same, warnings })

@@ -13,7 +13,7 @@ use crate::archive::codec;
 use crate::archive::restore::restore;
 use crate::context::Context;
 use crate::entry::usage::{Event, count};
-use crate::entry::{Home, HomeKind, Payload, Record, RootKind, Staging, facts, publish, sync_file};
+use crate::entry::{Existing, Home, HomeKind, Payload, Record, RootKind, Staging, facts, publish, sync_file};
 use crate::error::{Error, IoContext, Result};
 use crate::hash::{Hash, Hasher, Listing};
 use crate::remote::{Failure, Marker, Published, Remote, Scope, Section, Trouble};
@@ -117,7 +117,7 @@ fn try_fetch(remote: &Remote, home: &Home, name: &Hash, context: &Context) -> Re
     }
     record.origin = json!({ "kind": "remote", "place": without_path(&remote.place()) });
     match home.kind() {
-        HomeKind::Cache => drop(publish(home, &staging, &record, &file, &context.cancel)?),
+        HomeKind::Cache => drop(publish(home, &staging, &record, &file, Existing::Keep, &context.cancel)?),
         HomeKind::Store => {
             record.payload = None;
             match unpack(&file, &record, home, &staging, context) {
@@ -182,7 +182,7 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     let content = codec::decode(Box::new(file), context)?;
     let (kind, time) = (super::restore::kind_of(&record.output), tree::STORE_TIME);
     let (listing, digest) = restore(content, &folder, kind, time, record.output.bytes, context)?;
-    super::restore::check(&digest, &record.output)?;
+    super::restore::check(&listing, &digest, &record.output)?;
     if record.output.root == RootKind::File {
         super::restore::check_name(&folder, &record.output)?;
     }
@@ -190,7 +190,7 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     if let Err(error) = facts::put(store, staging, &listing.text()) {
         tracing::debug!(error = %error.chain(), "a listing was not kept");
     }
-    publish(store, staging, record, &folder, &context.cancel)?;
+    publish(store, staging, record, &folder, Existing::Keep, &context.cancel)?;
     Ok(())
 }
 
