@@ -12,6 +12,7 @@ use crate::entry::usage::{Event, count};
 use crate::entry::{Encoding, Existing, Home, Published, Record, Staging, facts, open, publish, quarantine};
 use crate::error::{Class, Error, Result};
 use crate::hash::{Hash, Listing};
+use crate::remote::Scopes;
 use crate::text::{Count, Shown};
 
 /// What came of storing an artifact.
@@ -130,17 +131,20 @@ pub enum Got {
     },
     /// There is none.
     Miss,
+    /// There is one of a scope that this run does not read.
+    OtherScope,
     /// There was one, and it proved to be damaged: it is out of the way now, and counts as a miss.
     Damaged(Error),
 }
 
 /// Restores the artifact of a key from this machine. The target stays as it is unless this is a hit. Blocks.
-pub fn get(cache: &Home, key: &Hash, target: &Target, context: &Context) -> Result<Got> {
+pub fn get(cache: &Home, key: &Hash, scopes: &Scopes, target: &Target, context: &Context) -> Result<Got> {
     if !cache.exists()? {
         return Ok(Got::Miss);
     }
     let restored = match open(cache, key) {
         Ok(None) => return Ok(Got::Miss),
+        Ok(Some(opened)) if !scopes.accepts(&opened.record.scope) => return Ok(Got::OtherScope),
         Ok(Some(opened)) => {
             let Some(file) = opened.payload.as_ref().and_then(|file| file.try_clone().ok()) else {
                 return Err(Error::failed("cannot open the payload again"));

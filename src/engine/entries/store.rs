@@ -83,7 +83,9 @@ pub fn add(
     let published = match published {
         // What is there may have rotted, or been written to: then what was read just now takes its place.
         Published::Same(there) if !is_right(store, &record, context)? => {
-            set_aside(store, &record.address(), None);
+            let opened = open(store, &record.address()).unwrap_or(None);
+            set_aside(store, &record.address(), opened.as_ref());
+            drop(opened);
             warnings.push(format!(
                 "the artifact {} that was here is damaged; it was stored again",
                 there.address().short()
