@@ -4,6 +4,7 @@
 //! once, nothing through a link; no hard links, no devices. The caller compares the listing's digest with what it expects
 //! before anybody sees the tree.
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::thread;
 
@@ -12,13 +13,14 @@ use super::member::{MemberKind, Members};
 use super::tar::read::TarReader;
 use super::tree::{Attributes, SafePath, Tree, umask};
 use super::writers::{Lines, Writers};
+use crate::collect::path_order;
 use crate::context::Context;
 use crate::error::{Class, Error, Result};
 use crate::hash::{Hash, Line, LineKind, Listing, ListingKind};
 use crate::text::Shown;
 
 /// Most nodes that an archive may have.
-const MOST_NODES: u64 = 2_000_000;
+pub const MOST_NODES: u64 = 2_000_000;
 
 /// Unpacks into `root`, a new and empty folder; `mtime` is what everything gets. Returns the listing of what was written, and
 /// its digest. Blocks. Content of more bytes than `most` is refused, before it fills the disk.
@@ -62,6 +64,7 @@ fn unpack(
         let mut reader = TarReader::new(input);
         // The folder that came last, until something comes that lies in it.
         let mut open: Option<SafePath> = None;
+        let (mut last, mut above): (Option<Vec<u8>>, Vec<SafePath>) = (None, Vec::new());
         let mut left = most;
         let mut nodes = 0;
         while let Some(member) = reader.next_member()? {
@@ -71,9 +74,18 @@ fn unpack(
                 return Err(Error::refused("the payload has more than 2,000,000 entries"));
             }
             let path = SafePath::new(&member.path)?;
-            if path.is_root() {
-                return Err(Error::refused("the payload has an entry that names the folder itself"));
+            // As we write them: sorted, each once, by its plain name, in a folder that came before.
+            let written = member.path.strip_suffix(b"/").unwrap_or(&member.path) == path.as_bytes();
+            if path.is_root() || !written || last.as_ref().is_some_and(|last| !follows(last, path.as_bytes())) {
+                return Err(strange(&member.path, "is not named, or not placed, as it must be"));
             }
+            while above.last().is_some_and(|folder| !path.is_below(folder)) {
+                above.pop();
+            }
+            if above.last().map_or(b"".as_slice(), SafePath::as_bytes) != path.split().0 {
+                return Err(strange(&member.path, "lies in a folder that has no entry before it"));
+            }
+            last = Some(path.as_bytes().to_vec());
             if let Some(folder) = open.take().filter(|folder| !path.is_below(folder)) {
                 others.push(empty_dir(&folder));
             }
@@ -82,6 +94,7 @@ fn unpack(
                 MemberKind::Dir => {
                     tree.make_dir(&path)?;
                     folders.push(path.clone());
+                    above.push(path.clone());
                     open = Some(path);
                 }
                 MemberKind::Symlink(text) => {
@@ -139,12 +152,19 @@ fn unpack(
 /// The listing of what was written.
 pub fn listing(mut lines: Vec<Line>, kind: ListingKind) -> Listing {
     if kind == ListingKind::File
-        // Of several, none is the file: then the digest tells.
+        // Anything else is not the file, and its digest tells.
         && let [line] = lines.as_mut_slice()
+        && matches!(line.kind, LineKind::File | LineKind::Executable)
+        && !line.path.contains(&b'/')
     {
         line.path = b".".to_vec();
     }
     Listing::new(kind, lines)
+}
+
+/// Whether a path comes after another one in an archive.
+fn follows(last: &[u8], path: &[u8]) -> bool {
+    path_order(last, path) == Ordering::Less
 }
 
 fn empty_dir(path: &SafePath) -> Line {

@@ -217,7 +217,7 @@ impl FileSet {
 }
 
 /// Archive order: as if `/` sorted before every other byte, so that a folder's contents directly follow it.
-pub(super) fn path_order(a: &[u8], b: &[u8]) -> Ordering {
+pub(crate) fn path_order(a: &[u8], b: &[u8]) -> Ordering {
     match first_difference(a, b) {
         None => a.len().cmp(&b.len()),
         Some(at) => match (a[at], b[at]) {

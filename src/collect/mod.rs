@@ -13,6 +13,7 @@ mod stat;
 pub mod walk;
 mod whole;
 
+pub(crate) use fileset::path_order;
 pub use fileset::{Entry, FileSet, Kind, leads_out, links_warning};
 pub use globs::Globs;
 pub use select::{Selected, Source, select};

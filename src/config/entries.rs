@@ -23,7 +23,7 @@ use crate::env::Env;
 use crate::error::{Class, Error, Result};
 use crate::key::{ComponentName, Workspace};
 use crate::location::Location;
-use crate::remote::{Remote, Scopes};
+use crate::remote::{Failure, Remote, Scopes, Trouble};
 use crate::text::Shown;
 
 /// Cache, store and workspace of a command.
@@ -79,14 +79,22 @@ pub fn keeping(env: &Env, directory: &Path) -> Result<Keeping> {
 }
 
 impl Keeping {
-    /// The remote that a flag names, else the environment's, if there is one.
-    pub fn remote(&self, flag: Option<&OsStr>, cancel: &Cancel) -> Result<Option<Remote>> {
+    /// The remote that a flag names, else the environment's, if there is one. One that cannot be opened, for want of
+    /// credentials perhaps, is a failure like any other of a remote: what is here is used without it.
+    pub fn remote(&self, flag: Option<&OsStr>, cancel: &Cancel) -> Result<(Option<Remote>, Option<Failure>)> {
         let text = flag.map(OsStr::to_owned).or_else(|| Some(self.env.path("MONOFO_REMOTE")?.into_os_string()));
-        let Some(text) = text else { return Ok(None) };
+        let Some(text) = text else { return Ok((None, None)) };
         let named = if flag.is_some() { "--remote" } else { "MONOFO_REMOTE" };
         let wrong = |error: Error| error.context(format_args!("{named} is wrong"));
         let location = Location::parse(&text).map_err(wrong)?;
-        Remote::open(&location, self.scopes.clone(), &self.env, cancel).map(Some).map_err(wrong)
+        match Remote::open(&location, self.scopes.clone(), &self.env, cancel) {
+            Ok(remote) => Ok((Some(remote), None)),
+            Err(error) if matches!(location, Location::S3(_) | Location::Gs(_)) => {
+                let error = error.with_class(Class::Unavailable);
+                Ok((None, Some(Failure { trouble: Trouble::Denied, error })))
+            }
+            Err(error) => Err(wrong(error)),
+        }
     }
 
     /// The component that a command names. One that the manifest does not have is found out when its key is computed.
@@ -97,7 +105,9 @@ impl Keeping {
     /// The key of a component. What it read is remembered in the cache, if there is one, so that it need not be read again.
     pub fn key(&self, name: &ComponentName, inputs: &[String], cancel: &Cancel) -> Result<Computed> {
         // Whoever only asks for a key, or for an entry, makes no cache.
-        let known = if self.cache.exists()? { StatCache::load(&self.cache) } else { StatCache::default() };
+        // Nor is anything remembered where writing through a mapping need not change a file's times.
+        let usable = self.cache.exists()? && !is_in_memory(&self.workspace.root);
+        let known = if usable { StatCache::load(&self.cache) } else { StatCache::default() };
         let own = [self.cache.root().to_owned(), self.store.root().to_owned()];
         let variable = |name: &str| self.env.raw(name);
         let request = KeyRequest {
@@ -155,6 +165,26 @@ impl Keeping {
     /// The folder that the command was started in.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+}
+
+/// Whether a folder lies on a file system that is kept in memory.
+fn is_in_memory(folder: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const TMPFS: u64 = 0x0102_1994;
+        const RAMFS: u64 = 0x8584_58f6;
+        #[allow(
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast,
+            reason = "a number that names a kind; its type differs"
+        )]
+        rustix::fs::statfs(folder).is_ok_and(|status| matches!(status.f_type as u64, TMPFS | RAMFS))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = folder;
+        false
     }
 }
 

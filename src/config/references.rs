@@ -101,7 +101,8 @@ fn locked(lock: &Lock, found: &Survey) -> Vec<Hash> {
 /// The newest entry of each component and platform.
 fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> BTreeMap<(&'a ComponentName, &'a str), &'a Entry> {
     let mut newest: BTreeMap<_, &Entry> = BTreeMap::new();
-    for entry in entries {
+    // One that lacks its files keeps nothing, and must not drive out one that has them.
+    for entry in entries.filter(|entry| entry.whole) {
         let inputs = &entry.record.inputs;
         let known = newest.entry((inputs.component(), inputs.platform())).or_insert(entry);
         if (entry.record.created, entry.name) > (known.record.created, known.name) {

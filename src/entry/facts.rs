@@ -58,7 +58,13 @@ pub fn put(home: &Home, staging: &Staging, text: &[u8]) -> Result<Hash> {
 
 /// A text, if it is there and right.
 pub fn get(home: &Home, hash: &Hash) -> Option<Vec<u8>> {
-    unpack(&plain::read(&path(home, hash)).ok()?, hash)
+    let path = path(home, hash);
+    let text = unpack(&plain::read(&path).ok()?, hash);
+    if text.is_none() {
+        // Cut short by a crash perhaps: out of the way, so that it is kept again.
+        let _ = fs::remove_file(&path);
+    }
+    text
 }
 
 /// All facts: their files and when they were used last.

@@ -70,7 +70,8 @@ impl Home {
         let read = plain::read(&self.root.join("FORMAT"));
         match read.map(|text| String::from_utf8_lossy(&text).into_owned()) {
             // Empty: whoever makes it was stopped in the middle, or still is at it.
-            Ok(text) if text == self.kind.format() || text.is_empty() => Ok(true),
+            Ok(text) if text == self.kind.format() => Ok(true),
+            Ok(text) if text.is_empty() && self.is_barely_begun()? => Ok(true),
             Ok(text) => {
                 let found: String = text.lines().next().unwrap_or_default().chars().take(40).collect();
                 Err(Error::refused(format_args!(
@@ -91,6 +92,13 @@ impl Home {
             .hint("name another folder, or remove it")),
             Err(error) => Err(error).or_fail(|| format!("cannot read the {} in `{shown}`", self.kind.word())),
         }
+    }
+
+    /// Whether nothing is there but what making it begins with.
+    fn is_barely_begun(&self) -> Result<bool> {
+        Ok(list(&self.root)?
+            .iter()
+            .all(|name| matches!(name.as_str(), "FORMAT" | ".gitignore" | "CACHEDIR.TAG" | "tmp")))
     }
 
     /// False when nothing is there; an error when something else is.

@@ -42,7 +42,7 @@ pub mod usage;
 pub use self::home::{Home, HomeKind, Names};
 pub use self::lock::{LOCK_WAIT, is_locked};
 pub use self::open::{Opened, Peeked, open, peek};
-pub use self::publish::{Published, publish};
+pub use self::publish::{Existing, Published, publish};
 pub use self::record::{Encoding, Output, Payload, Record, RootKind, SCHEMA_CACHE, SCHEMA_STORE, now_text};
 pub(crate) use self::record::{seconds, time_text};
 pub use self::remove::{Readers, Removal, quarantine, remove, remove_orphan, remove_strays};

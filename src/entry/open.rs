@@ -16,7 +16,7 @@ use crate::text::Shown;
 const NOTED: Duration = Duration::from_secs(60 * 60);
 
 /// How often an entry that is being replaced is tried again.
-const TRIES: u32 = 5;
+const TRIES: u32 = 100;
 
 /// An entry held open. While it is, nobody removes it.
 #[derive(Debug)]
@@ -42,11 +42,16 @@ impl Opened {
         let noted = self.metadata.metadata().and_then(|status| status.modified()).ok();
         let lately = noted.and_then(|noted| now.duration_since(noted).ok()).is_some_and(|age| age < NOTED);
         if !lately {
-            use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
-            let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-            let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-            let _ = rustix::fs::futimens(&self.metadata, &Timestamps { last_access, last_modification });
+            self.touch_now();
         }
+    }
+
+    /// Notes that it was used now, whenever that was noted last: what was stored again counts as new.
+    pub(super) fn touch_now(&self) {
+        use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let _ = rustix::fs::futimens(&self.metadata, &Timestamps { last_access, last_modification });
     }
 }
 

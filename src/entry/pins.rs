@@ -44,7 +44,8 @@ pub fn all(store: &Home) -> Result<Vec<Pin>> {
             Error::damaged(format_args!("the pin in `{}` cannot be read", Shown::path(&path)))
                 .hint("mend it or remove the file; `monofo store pin` writes it again")
         };
-        let name = file.strip_suffix(".json").filter(|name| is_name(name, 64)).ok_or_else(damaged)?;
+        // Other names are none of ours: what editors and file systems leave.
+        let Some(name) = file.strip_suffix(".json").filter(|name| is_name(name, 64)) else { continue };
         let text = match plain::read(&path) {
             // It was removed meanwhile.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,

@@ -23,7 +23,7 @@ use super::{Home, RootKind, Staging, open, plain};
 use crate::cancel::Cancel;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::{Hash, escape};
-use crate::key::ComponentName;
+use crate::key::{ComponentName, is_name};
 use crate::text::Shown;
 
 const SCHEMA: &str = "meta.generation/1";
@@ -54,7 +54,8 @@ pub fn addresses(store: &Home) -> Result<Vec<Hash>> {
     let mut found = Vec::new();
     let profiles = store.root().join("profiles");
     plain::check_folder(&profiles)?;
-    for name in list(&profiles)? {
+    // Other names are none of ours: what editors and file systems leave.
+    for name in list(&profiles)?.into_iter().filter(|name| is_name(name, 64)) {
         for generation in generations(store, &name)? {
             found.extend(generation.artifacts.into_iter().map(|(_, hash)| hash));
         }
@@ -121,6 +122,8 @@ pub fn current(store: &Home, name: &str) -> Result<Option<u64>> {
 /// far as a look tells: class `NotThere` names those that are missing. Returns its number.
 pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, cancel: &Cancel) -> Result<Generation> {
     check_name("profile", name)?;
+    // Held until the generation is durable: gc leaves alone what is being read.
+    let mut held_entries = Vec::new();
     let (mut artifacts, mut missing, mut links) = (Vec::new(), Vec::new(), Vec::new());
     for hash in hashes {
         let Some(opened) = open(store, hash)? else {
@@ -139,6 +142,7 @@ pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, can
         }
         links.push((component.clone(), to));
         artifacts.push((component, *hash));
+        held_entries.push(opened);
     }
     if !missing.is_empty() {
         return Err(Error::new(Class::NotThere, format_args!("not in the store: {}", missing.join(", ")))
@@ -171,7 +175,7 @@ pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, can
     fs::rename(&document, folder.join(format!("{}.json", directory(number)))).or_fail(doing)?;
     sync_dir(&folder)?;
     make_current(&folder, number, &staging)?;
-    drop(held);
+    drop((held, held_entries));
     Ok(generation)
 }
 
@@ -222,7 +226,7 @@ impl Generation {
 /// Removes folders of generations that a crash left without their document. Returns how many.
 pub fn remove_leftovers(store: &Home, dry_run: bool, cancel: &Cancel) -> Result<u64> {
     let mut removed = 0;
-    for name in list(&store.root().join("profiles"))? {
+    for name in list(&store.root().join("profiles"))?.into_iter().filter(|name| is_name(name, 64)) {
         let folder = folder(store, &name);
         let is_left = |file: &String| {
             let numbered = file.strip_prefix("gen-").is_some_and(|number| number.parse::<u64>().is_ok());

@@ -9,11 +9,20 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::lock::{Hold, LOCK_WAIT, is_at, wait_lock};
 use super::staging::{random_name, sync_dir, sync_file};
-use super::{Home, HomeKind, Record, Staging, open, plain};
+use super::{Home, HomeKind, Record, Staging, open, peek, plain};
 use crate::cancel::Cancel;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
+
+/// What to do with an entry of the same name that has another output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Replace it: this one was built just now.
+    Replace,
+    /// Keep it: this one comes from elsewhere.
+    Keep,
+}
 
 /// What became of an entry that was to appear.
 #[derive(Debug)]
@@ -28,11 +37,25 @@ pub enum Published {
 
 /// Publishes an entry whose content lies at `content` in the staging folder, and is durable: a payload's file, or a folder
 /// of files. Blocks, and waits for another process that publishes the same entry.
-pub fn publish(home: &Home, staging: &Staging, record: &Record, content: &Path, cancel: &Cancel) -> Result<Published> {
+pub fn publish(
+    home: &Home,
+    staging: &Staging,
+    record: &Record,
+    content: &Path,
+    existing: Existing,
+    cancel: &Cancel,
+) -> Result<Published> {
     let name = record.name(home.kind());
+    // What could not be read again is not stored.
+    Record::parse(&record.text(home.kind()), home.kind(), &name)
+        .map_err(|error| error.context("its metadata cannot be written").with_class(Class::Refused))?;
+    if peek(home, &name)?.is_some_and(|peeked| peeked.newer) {
+        return Err(Error::refused(format_args!("a later version of monofo wrote entry {}", name.short()))
+            .hint("use that version; this one neither reads nor replaces it"));
+    }
     make_durable_shard(home, &name)?;
     match home.kind() {
-        HomeKind::Cache => publish_payload(home, staging, record, &name, content, cancel),
+        HomeKind::Cache => publish_payload(home, staging, record, &name, content, existing, cancel),
         HomeKind::Store => publish_tree(home, staging, record, &name, content, cancel),
     }
 }
@@ -43,22 +66,32 @@ fn publish_payload(
     record: &Record,
     name: &Hash,
     content: &Path,
+    existing: Existing,
     cancel: &Cancel,
 ) -> Result<Published> {
     let folder = home.folder(name);
     let doing = || format!("cannot publish in `{}`", Shown::path(&folder));
     let _held = hold_folder(&folder, staging, cancel)?;
     // What is damaged is replaced like what is not there.
-    let before = open(home, name).unwrap_or(None).map(|opened| opened.record);
-    let before = match before {
-        Some(before) if before.output == record.output => {
-            if let Some(payload) = record.payload.filter(|payload| before.payload == Some(*payload)) {
-                // What lies there may have rotted; this was written just now, and is the same but for that.
-                fs::rename(content, folder.join(payload.file())).or_fail(doing)?;
+    let before = match open(home, name).unwrap_or(None) {
+        Some(there) => {
+            let before = &there.record;
+            let same =
+                before.output == record.output && before.payload == record.payload && before.scope == record.scope;
+            if same || existing == Existing::Keep {
+                if let Some(payload) = record.payload.filter(|_| same) {
+                    // What lies there may have rotted; this was written just now, and is the same but for that.
+                    fs::rename(content, folder.join(payload.file())).or_fail(doing)?;
+                    sync_dir(&folder)?;
+                }
+                there.touch_now();
+                // Whoever published it may not have come so far.
+                sync_dir(&home.shard(name))?;
+                return Ok(Published::Same(Box::new(there.record)));
             }
-            return Ok(Published::Same(Box::new(before)));
+            Some(there.record)
         }
-        before => before,
+        None => None,
     };
     let Some(payload) = &record.payload else { return Err(Error::failed("an entry of a cache has a payload")) };
     let file = payload.file();
@@ -112,6 +145,9 @@ fn publish_tree(
             continue;
         }
         if let Ok(Some(opened)) = open(home, name) {
+            opened.touch_now();
+            // Whoever published it may not have come so far.
+            sync_dir(&home.shard(name))?;
             return Ok(Published::Same(Box::new(opened.record)));
         }
         remove_metadata(home, name, staging)?;
@@ -179,8 +215,9 @@ fn put_aside(folder: &Path, staging: &Staging) -> Result<()> {
 fn make_durable_shard(home: &Home, name: &Hash) -> Result<()> {
     let shard: PathBuf = home.shard(name);
     match fs::create_dir(&shard) {
+        // Also when somebody else made it, perhaps just now.
         Ok(()) => sync_dir(home.root()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => sync_dir(home.root()),
         Err(error) => Err(error).or_fail(|| format!("cannot make `{}`", Shown::path(&shard))),
     }
 }

@@ -19,7 +19,7 @@ use super::HomeKind;
 use crate::archive::codec::Codec;
 use crate::artifact::Format;
 use crate::error::{Error, Result};
-use crate::hash::{Hash, canonical};
+use crate::hash::{Hash, canonical, escape};
 use crate::key::KeyRecord;
 
 /// The schema of a cache's entries.
@@ -56,6 +56,14 @@ pub struct Output {
     pub empty_dirs: u64,
     /// Bytes of all files.
     pub bytes: u64,
+}
+
+impl Output {
+    /// Whether another says the same of how much there is.
+    pub fn same_counts(&self, other: &Output) -> bool {
+        let counts = |output: &Output| (output.files, output.links, output.empty_dirs, output.bytes);
+        counts(self) == counts(other)
+    }
 }
 
 /// How a payload is compressed.
@@ -247,7 +255,7 @@ impl Record {
     fn fields(raw: &Value, inputs: KeyRecord) -> Option<Record> {
         let output = raw.get("output")?;
         let text = |value: &Value, name: &str| Some(value.get(name)?.as_str()?.to_owned());
-        let number = |value: &Value, name: &str| value.get(name)?.as_u64();
+        let number = |value: &Value, name: &str| value.get(name)?.as_u64().filter(|number| *number <= MOST);
         let name = text(output, "name")?;
         let payload = match raw.get("payload")? {
             Value::Null => None,
@@ -322,8 +330,12 @@ pub(super) fn is_newer(text: &[u8], kind: HomeKind) -> bool {
 
 /// Whether a name can be that of one file.
 fn is_plain(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && name.len() <= 255 && !name.contains(['/', '\0'])
+    let plain = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= 255 && !name.contains(&b'/');
+    escape::unescape(name.as_bytes()).is_ok_and(|name| plain(&name) && !name.contains(&0))
 }
+
+/// More than any artifact has, of whatever; sums of many stay within 64 bits.
+const MOST: u64 = 1 << 48;
 
 /// Seconds since 1970; 0 before.
 pub(crate) fn seconds(time: SystemTime) -> u64 {

@@ -1,6 +1,7 @@
 //! How an entry goes: its metadata first, by a rename, then its content; never while somebody reads or writes it.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::home::list;
@@ -46,7 +47,7 @@ pub fn remove(
     let doing = || format!("cannot remove entry {}", name.short());
     let folder = home.folder(name);
     let (metadata_path, staging) = (home.metadata(name), Staging::new(home)?);
-    let mut held = open_folder(&folder)?;
+    let mut held = open_or_make(&folder)?;
     while let Some(open) = &held {
         match readers {
             Readers::Spare if !try_lock(open, Hold::Exclusive)? => return Ok(Removal::InUse),
@@ -56,7 +57,7 @@ pub fn remove(
         if is_at(open, &folder) {
             break;
         }
-        held = open_folder(&folder)?;
+        held = open_or_make(&folder)?;
     }
     let metadata = match open_plain(&metadata_path) {
         Ok(None) => return Ok(Removal::Gone),
@@ -134,7 +135,7 @@ pub fn remove_strays(home: &Home, name: &Hash, dry_run: bool) -> Result<u64> {
 /// when it could not even be opened. Best effort in a cache that may not be written.
 pub fn quarantine(home: &Home, name: &Hash, seen: Option<&Opened>) -> Result<bool> {
     let (folder, path) = (home.folder(name), home.metadata(name));
-    let held = open_folder(&folder)?;
+    let held = open_or_make(&folder)?;
     if let Some(held) = &held
         && !try_lock(held, Hold::Exclusive)?
     {
@@ -155,6 +156,20 @@ pub fn quarantine(home: &Home, name: &Hash, seen: Option<&Opened>) -> Result<boo
         fs::rename(&folder, place.join("content")).or_fail(doing)?;
     }
     Ok(true)
+}
+
+/// An entry's folder, made when it is missing: with nothing to lock, somebody could publish there meanwhile. `None` when
+/// something else is in its place.
+fn open_or_make(folder: &Path) -> Result<Option<File>> {
+    if let Some(open) = open_folder(folder)? {
+        return Ok(Some(open));
+    }
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {}
+        Err(error) => return Err(error).or_fail(|| format!("cannot make `{}`", Shown::path(folder))),
+    }
+    open_folder(folder)
 }
 
 fn open_folder(folder: &Path) -> Result<Option<File>> {

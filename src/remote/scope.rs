@@ -57,6 +57,15 @@ pub struct Scopes {
 }
 
 impl Scopes {
+    /// What a run that writes to no scope calls what it stores on this machine.
+    pub const LOCAL: &str = "local";
+
+    /// Whether an entry of this scope is used: of those that are read, of the own one, or of nobody's.
+    pub fn accepts(&self, scope: &str) -> bool {
+        let own = self.write.as_ref().map_or(Self::LOCAL, Scope::as_str);
+        scope == own || self.read.iter().any(|read| read.as_str() == scope)
+    }
+
     /// The scopes of the environment: `MONOFO_SCOPE`, default `shared`, where `-` means that nothing is written; and
     /// `MONOFO_READ_SCOPES`, separated by commas, default the own one.
     pub fn of(env: &Env) -> Result<Self> {

@@ -30,7 +30,7 @@ impl Commands<'_> {
     pub(super) fn cache_build(&self, asked: &CacheBuild, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
-        let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
         let expected = asked.expect_key.as_deref().map(|key| Hash::read("--expect-key", key)).transpose()?;
         // Before the key, so that what was hashed for it is remembered.
         keeping.cache.create()?;
@@ -46,7 +46,7 @@ impl Commands<'_> {
         let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
         let artifact = Artifact::look(&source, &keeping.not_in_artifacts(), self.cancel)?;
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
-        let scope = keeping.scopes.write.as_ref().map_or("local", |scope| scope.as_str());
+        let scope = keeping.scopes.write.as_ref().map_or(crate::remote::Scopes::LOCAL, |scope| scope.as_str());
         let Built { record, same, warnings } =
             build(&keeping.cache, &computed, artifact, keeping.encoding, scope, &again, context)?;
         self.warn(&warnings);
@@ -54,7 +54,7 @@ impl Commands<'_> {
         self.report.section("key", json!(record.key.to_string()));
         self.report.section("already_cached", json!(same));
         self.report.section("entry", record.value(HomeKind::Cache));
-        let mut shared = None;
+        let mut shared = unusable;
         if let Some(remote) = &remote {
             let sources = computed.record.listings().first().and_then(|digest| computed.listings.get(digest));
             match share(remote, &keeping.cache, &record, sources, context)? {

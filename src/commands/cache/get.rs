@@ -11,7 +11,7 @@ use crate::engine::entries::share::{Fetched, fetch};
 use crate::engine::entries::target::Target;
 use crate::engine::keys::Computed;
 use crate::entry::usage::{Event, count};
-use crate::entry::{HomeKind, Record};
+use crate::entry::{Existing, HomeKind, Record, peek};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::remote::{Failure, Remote, Trouble};
@@ -41,7 +41,7 @@ impl Commands<'_> {
     fn look_for(&self, asked: &CacheGet, context: &Context) -> Result<Result<()>> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
-        let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
         let (key, computed) = match asked.this_key.as_deref() {
             Some(text) => (keeping.key_of_user(text)?, None),
             None => {
@@ -53,19 +53,42 @@ impl Commands<'_> {
         let path = keeping.artifact(&name, asked.target.as_deref(), "--target")?;
         let target = Target::new(&path, &keeping.guards())?;
         self.report.section("key", json!(key.to_string()));
-        let mut outcome = get(&keeping.cache, &key, &target, context)?;
+        if asked.this_key.is_some()
+            && let Some(record) = peek(&keeping.cache, &key)?.and_then(|peeked| peeked.record)
+            && *record.inputs.component() != name
+        {
+            let other = record.inputs.component();
+            return Err(Error::usage(format_args!("key {} is one of `{other}`, not of `{name}`", key.short()))
+                .hint(format_args!("name {other}, or leave out --key")));
+        }
+        let look = || get(&keeping.cache, &key, &keeping.scopes, &target, context);
+        let mut outcome = look()?;
+        // What another scope stored here is not trusted, and gives way to what comes from ours.
+        let existing = if matches!(outcome, Got::OtherScope) { Existing::Replace } else { Existing::Keep };
+        if matches!(outcome, Got::OtherScope) {
+            self.report.detail("an entry of another scope is here, and is not used");
+            outcome = Got::Miss;
+        }
         let mut damaged = false;
         if let Got::Damaged(error) = &outcome {
             damaged = true;
             self.report.warning(format_args!("{}; it was moved to quarantine and counts as a miss", error.chain()));
         }
-        let mut failure = None;
+        let mut failure = unusable;
         let mut source = "local";
         if let (Some(remote), Got::Miss | Got::Damaged(_)) = (&remote, &outcome) {
-            match fetch(remote, &keeping.cache, &key, context)? {
+            let fetched = match fetch(remote, &keeping.cache, &key, existing, context) {
+                // A cache that is full or read-only is no reason to fail: nothing was restored, and that is said.
+                Err(error) if error.class() == Class::Failed => {
+                    self.report.softened(&error.context("the remote's entry could not be kept here"));
+                    Fetched::Absent
+                }
+                other => other?,
+            };
+            match fetched {
                 Fetched::Here => {
                     source = "remote";
-                    outcome = get(&keeping.cache, &key, &target, context)?;
+                    outcome = look()?;
                     // What came whole and adds up to no artifact is the remote's fault.
                     if let Got::Damaged(error) = outcome {
                         count(&keeping.cache, Event::Remote(Trouble::Damaged.name()), 0);
@@ -109,7 +132,7 @@ impl Commands<'_> {
     pub(super) fn cache_explain(&self, asked: &CacheExplain, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
-        let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
         let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
         self.warn(&computed.warnings);
         context.cancel.check()?;
@@ -122,6 +145,7 @@ impl Commands<'_> {
                 .answer(format_args!("{name} {}: an entry with exactly this key is here", computed.key.short()));
         }
         let (found, failure) = explain::explain(&keeping.cache, &computed, remote.as_ref())?;
+        let failure = if found.is_none() { failure.or(unusable) } else { failure };
         self.report.section("reason", found.as_ref().map_or(Value::Null, Explanation::document));
         self.report.section("remote", super::trouble(failure.as_ref()));
         if let Some(failure) = failure {

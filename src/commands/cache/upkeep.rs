@@ -62,7 +62,11 @@ impl Commands<'_> {
         let keeping = self.keeping()?;
         let component = asked.component.as_deref().map(ComponentName::new).transpose()?;
         let key = asked.key.as_deref().map(|text| keeping.key_of_user(text)).transpose()?;
-        let remote = asked.remote.as_deref().map(|url| keeping.remote(Some(url), self.cancel)).transpose()?.flatten();
+        let remote = match asked.remote.as_deref().map(|url| keeping.remote(Some(url), self.cancel)).transpose()? {
+            Some((_, Some(failure))) => return Err(failure.error),
+            Some((remote, None)) => remote,
+            None => None,
+        };
         let found = survey(&keeping.cache)?;
         let (mut removed, mut bytes) = (Vec::new(), 0);
         let mut names: Vec<(Hash, u64)> = found

@@ -14,7 +14,7 @@ use crate::engine::entries::share::{Fetched, fetch, read_record, section, share}
 use crate::engine::entries::store::{Added, Found, add, get};
 use crate::engine::entries::target::Target;
 use crate::engine::entries::tree::Link;
-use crate::entry::{HomeKind, Record, open};
+use crate::entry::{Existing, HomeKind, Record, open};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::text::{Bytes, Count, Shown};
@@ -23,13 +23,13 @@ impl Commands<'_> {
     pub(super) fn store_add(&self, asked: &StoreAdd, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
-        let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
         let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
         self.warn(&computed.warnings);
         let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
         let artifact = Artifact::look(&source, &keeping.not_in_artifacts(), self.cancel)?;
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
-        let scope = keeping.scopes.write.as_ref().map_or("local", |scope| scope.as_str());
+        let scope = keeping.scopes.write.as_ref().map_or(crate::remote::Scopes::LOCAL, |scope| scope.as_str());
         let Added { record, hash, same, shared, warnings } =
             add(&keeping.store, &computed, artifact, scope, &again, context)?;
         self.warn(&warnings);
@@ -46,7 +46,7 @@ impl Commands<'_> {
         self.report.section("shared_bytes", json!(shared));
         self.report.section("entry", record.value(HomeKind::Store));
         self.report.answer(hash)?;
-        let mut failed = None;
+        let mut failed = unusable;
         if let Some(remote) = &remote {
             match share(remote, &keeping.store, &record, None, context)? {
                 Ok(done) => self.tell_shared(&done, &name, &hash, remote),
@@ -75,7 +75,7 @@ impl Commands<'_> {
 
     fn queried(&self, asked: &StoreQuery) -> Result<Record> {
         let keeping = self.keeping()?;
-        let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
         let hash = address(&keeping, &asked.hash)?;
         if let Some(opened) = open(&keeping.store, &hash)? {
             return Ok(opened.record);
@@ -90,12 +90,15 @@ impl Commands<'_> {
                 Err(failure) => self.remote_failed(failure, HomeKind::Store, asked.remote.remote_required)?,
             }
         }
+        if let Some(failure) = unusable {
+            self.remote_failed(failure, HomeKind::Store, asked.remote.remote_required)?;
+        }
         Err(absent(&hash))
     }
 
     pub(super) fn store_get(&self, asked: &StoreGet, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
-        let remote = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
         let hash = address(&keeping, &asked.hash)?;
         let guards = keeping.guards();
         let slashed = asked.target.as_os_str().as_bytes().ends_with(b"/");
@@ -116,7 +119,7 @@ impl Commands<'_> {
         }
         let mut source = "local";
         if let (Some(remote), Found::Absent) = (&remote, &found) {
-            match fetch(remote, &keeping.store, &hash, context)? {
+            match fetch(remote, &keeping.store, &hash, Existing::Keep, context)? {
                 Fetched::Here => {
                     source = "remote";
                     found = restore()?;
@@ -127,6 +130,10 @@ impl Commands<'_> {
                     self.remote_failed(failure, HomeKind::Store, asked.remote.remote_required)?;
                 }
             }
+        }
+        if let (Found::Absent, Some(failure)) = (&found, unusable) {
+            self.report.section("remote", trouble(Some(&failure)));
+            self.remote_failed(failure, HomeKind::Store, asked.remote.remote_required)?;
         }
         match found {
             Found::Restored { record, warnings } => {

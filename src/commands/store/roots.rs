@@ -17,11 +17,13 @@ impl Commands<'_> {
     pub(super) fn store_pin(&self, name: &str, hash: &str) -> Result<()> {
         let keeping = self.keeping()?;
         let hash = address(&keeping, hash)?;
-        if open(&keeping.store, &hash)?.is_none() {
+        // Held until the pin is durable: gc leaves alone what is being read.
+        let Some(held) = open(&keeping.store, &hash)? else {
             return Err(Error::new(Class::NotThere, format_args!("there is no artifact {hash} in the store"))
                 .hint("add it first; see `monofo store list`"));
-        }
+        };
         pins::pin(&keeping.store, name, &hash)?;
+        drop(held);
         self.report.section("name", json!(name));
         self.report.section("hash", json!(hash.to_string()));
         self.report.note(format_args!("pinned {} as {name}", hash.short()));
@@ -47,9 +49,9 @@ impl Commands<'_> {
         } else {
             let (hashes, lock) = match &asked.lock {
                 Some(path) => {
+                    let lock = read_lock(path)?;
                     let text =
                         std::fs::read(path).or_fail(|| format!("cannot read the lock `{}`", Shown::path(path)))?;
-                    let lock = read_lock(path)?;
                     let platform = native_platform();
                     let fits = |(of, _): &&(String, Hash)| *of == platform || of == "any";
                     let artifacts =

@@ -9,9 +9,10 @@ use super::target::Target;
 use crate::context::Context;
 use crate::engine::keys::Computed;
 use crate::entry::usage::{Event, count};
-use crate::entry::{Encoding, Home, Published, Record, Staging, facts, open, publish, quarantine};
+use crate::entry::{Encoding, Existing, Home, Published, Record, Staging, facts, open, publish, quarantine};
 use crate::error::{Class, Error, Result};
 use crate::hash::{Hash, Listing};
+use crate::remote::Scopes;
 use crate::text::{Count, Shown};
 
 /// What came of storing an artifact.
@@ -53,17 +54,18 @@ pub fn build(
     }
     let published = thread::scope(|scope| {
         scope.spawn(|| remember(cache, computed, &listing.text()));
-        publish(cache, &staging, &record, &file, &context.cancel)
+        publish(cache, &staging, &record, &file, Existing::Replace, &context.cancel)
     })?;
     let (record, same) = match published {
         Published::New => (record, false),
         Published::Same(there) => (*there, true),
         Published::Replaced(before) => {
-            // The same tree under another name is no other output.
-            if before.output.tree != record.output.tree {
+            // The same tree packed in another way, or by another scope, is no other output.
+            let same = before.output.tree == record.output.tree;
+            if !same {
                 warnings.push(irreproducible(cache, &before, &listing));
             }
-            (record, false)
+            (record, same)
         }
     };
     Ok(Built { record, same, warnings })
@@ -129,17 +131,20 @@ pub enum Got {
     },
     /// There is none.
     Miss,
+    /// There is one of a scope that this run does not read.
+    OtherScope,
     /// There was one, and it proved to be damaged: it is out of the way now, and counts as a miss.
     Damaged(Error),
 }
 
 /// Restores the artifact of a key from this machine. The target stays as it is unless this is a hit. Blocks.
-pub fn get(cache: &Home, key: &Hash, target: &Target, context: &Context) -> Result<Got> {
+pub fn get(cache: &Home, key: &Hash, scopes: &Scopes, target: &Target, context: &Context) -> Result<Got> {
     if !cache.exists()? {
         return Ok(Got::Miss);
     }
     let restored = match open(cache, key) {
         Ok(None) => return Ok(Got::Miss),
+        Ok(Some(opened)) if !scopes.accepts(&opened.record.scope) => return Ok(Got::OtherScope),
         Ok(Some(opened)) => {
             let Some(file) = opened.payload.as_ref().and_then(|file| file.try_clone().ok()) else {
                 return Err(Error::failed("cannot open the payload again"));

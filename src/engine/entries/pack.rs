@@ -9,6 +9,7 @@ use std::thread;
 use crossbeam_channel::Sender;
 
 use crate::archive::pack::{Digests, pack_and_digest};
+use crate::archive::restore::MOST_NODES;
 use crate::archive::source::Source;
 use crate::archive::tar::layout::{Layout, Policy};
 use crate::cancel::Cancel;
@@ -62,6 +63,9 @@ impl Artifact {
             return Err(refused("is neither a folder nor a file"));
         };
         let (files, mut warnings) = whole_tree(&root, only.as_deref(), cancel)?;
+        if files.entries().len() as u64 > MOST_NODES {
+            return Err(refused("holds more than 2,000,000 files, links and folders").hint("store parts of it"));
+        }
         let (mut newest, mut leading_out) = (i64::MIN, 0);
         for entry in files.entries() {
             match entry.kind {
@@ -132,14 +136,14 @@ impl Artifact {
 
     /// What came out, as metadata tell it.
     pub fn output(&self, listing: &Listing) -> Output {
-        output(listing, self.kind, self.name.clone())
+        output(listing, self.kind, self.name.clone(), listing.digest())
     }
 }
 
 /// What a listing says, as metadata tell it.
-pub fn output(listing: &Listing, root: RootKind, name: String) -> Output {
+pub fn output(listing: &Listing, root: RootKind, name: String, tree: Hash) -> Output {
     Output {
-        tree: listing.digest(),
+        tree,
         root,
         name,
         files: listing.count(&[LineKind::File, LineKind::Executable]),

@@ -11,7 +11,7 @@ use crate::archive::restore::restore;
 use crate::context::Context;
 use crate::entry::{Home, Output, RootKind};
 use crate::error::{Error, IoContext, Result};
-use crate::hash::{Hash, ListingKind, escape};
+use crate::hash::{Hash, Listing, ListingKind, escape};
 
 /// Restores an artifact from an archive. What does not have the digest that its metadata states is an error of class
 /// `Damaged`, and touches nothing. Returns what the user should know.
@@ -28,8 +28,8 @@ pub fn from_payload(
     let tree = beside.path.join("tree");
     fs::create_dir(&tree).or_fail(|| "cannot make a folder beside the target")?;
     let content = codec::decode(payload, context)?;
-    let (_, digest) = restore(content, &tree, kind_of(output), time_of(&tree)?, output.bytes, context)?;
-    check(&digest, output)?;
+    let (listing, digest) = restore(content, &tree, kind_of(output), time_of(&tree)?, output.bytes, context)?;
+    check(&listing, &digest, output)?;
     context.cancel.check()?;
     place(&tree, output, target, &beside)
 }
@@ -40,10 +40,14 @@ pub(super) fn time_of(folder: &Path) -> Result<(i64, u32)> {
     Ok((status.mtime(), u32::try_from(status.mtime_nsec()).unwrap_or(0)))
 }
 
-/// Compares the digest of what was written with that of what was stored.
-pub(super) fn check(digest: &Hash, output: &Output) -> Result<()> {
-    if *digest == output.tree {
+/// Compares what was written with what was stored, the digest first; then what its metadata says of it.
+pub(super) fn check(listing: &Listing, digest: &Hash, output: &Output) -> Result<()> {
+    let told = super::pack::output(listing, output.root, output.name.clone(), *digest);
+    if *digest == output.tree && told.same_counts(output) {
         return Ok(());
+    }
+    if *digest == output.tree {
+        return Err(Error::damaged("its metadata count other files than it holds").hint("build and store it again"));
     }
     Err(Error::damaged("its content is not what was stored").hint("build and store it again"))
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::cache::is_damage;
+use super::cache::{is_damage, set_aside};
 use super::pack;
 use super::tree;
 use crate::archive::codec;
 use crate::archive::restore::restore;
 use crate::context::Context;
 use crate::entry::usage::{Event, count};
-use crate::entry::{Home, HomeKind, Payload, Record, RootKind, Staging, facts, publish, sync_file};
+use crate::entry::{Existing, Home, HomeKind, Payload, Record, RootKind, Staging, facts, open, publish, sync_file};
 use crate::error::{Error, IoContext, Result};
 use crate::hash::{Hash, Hasher, Listing};
 use crate::remote::{Failure, Marker, Published, Remote, Scope, Section, Trouble};
@@ -21,6 +21,10 @@ use crate::text::Shown;
 
 /// The listing of an entry's sources, in a remote.
 pub(super) const SOURCES: &str = "source.listing.zst";
+
+/// What to do about an entry of a remote that is no good: nobody else can tell a bad one from a good one.
+const REMOVE_IT: &str =
+    "remove it there with `monofo cache invalidate --key KEY --remote URL`; the next build stores it again";
 
 /// What came of looking in a remote.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> R
             format_args!("the record of {} is not usable", name.short()),
         )
         .caused_by(error.chain())
-        .hint("remove it there with `monofo cache invalidate --key KEY --remote URL`, or store it again elsewhere"),
+        .hint(REMOVE_IT),
     };
     let record = Record::parse(text, kind, name).map_err(refused)?;
     if record.scope != scope.as_str() {
@@ -79,21 +83,23 @@ pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> R
 }
 
 /// Looks for an entry in a remote and brings it here. Failures of the remote are an answer; errors are this machine's own.
-pub fn fetch(remote: &Remote, home: &Home, name: &Hash, context: &Context) -> Result<Fetched> {
-    let fetched = try_fetch(remote, home, name, context);
+///
+/// An entry that is here meanwhile is kept or replaced, by `existing`.
+pub fn fetch(remote: &Remote, home: &Home, name: &Hash, existing: Existing, context: &Context) -> Result<Fetched> {
+    let fetched = try_fetch(remote, home, name, existing, context);
     let again = match &fetched {
         // Once more, in case it was the way here that damaged it.
         Ok(Fetched::Failed(failure)) => failure.trouble == Trouble::Damaged,
         _ => false,
     };
-    let fetched = if again { try_fetch(remote, home, name, context)? } else { fetched? };
+    let fetched = if again { try_fetch(remote, home, name, existing, context)? } else { fetched? };
     if let Fetched::Failed(failure) = &fetched {
         count(home, Event::Remote(failure.trouble.name()), 0);
     }
     Ok(fetched)
 }
 
-fn try_fetch(remote: &Remote, home: &Home, name: &Hash, context: &Context) -> Result<Fetched> {
+fn try_fetch(remote: &Remote, home: &Home, name: &Hash, existing: Existing, context: &Context) -> Result<Fetched> {
     let section = section(home.kind());
     let (scope, text) = match remote.record(section, name) {
         Ok(Some(found)) => found,
@@ -117,7 +123,7 @@ fn try_fetch(remote: &Remote, home: &Home, name: &Hash, context: &Context) -> Re
     }
     record.origin = json!({ "kind": "remote", "place": without_path(&remote.place()) });
     match home.kind() {
-        HomeKind::Cache => drop(publish(home, &staging, &record, &file, &context.cancel)?),
+        HomeKind::Cache => drop(publish(home, &staging, &record, &file, existing, &context.cancel)?),
         HomeKind::Store => {
             record.payload = None;
             match unpack(&file, &record, home, &staging, context) {
@@ -168,7 +174,7 @@ fn download(
     }
     if hasher.finish() != payload.sha256 {
         let error = Error::damaged("the payload has not the digest that its record states");
-        return Ok(Err(Failure { trouble: Trouble::Damaged, error: error.hint("the next build stores it again") }));
+        return Ok(Err(Failure { trouble: Trouble::Damaged, error: error.hint(REMOVE_IT) }));
     }
     sync_file(&file)?;
     Ok(Ok(()))
@@ -182,7 +188,7 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     let content = codec::decode(Box::new(file), context)?;
     let (kind, time) = (super::restore::kind_of(&record.output), tree::STORE_TIME);
     let (listing, digest) = restore(content, &folder, kind, time, record.output.bytes, context)?;
-    super::restore::check(&digest, &record.output)?;
+    super::restore::check(&listing, &digest, &record.output)?;
     if record.output.root == RootKind::File {
         super::restore::check_name(&folder, &record.output)?;
     }
@@ -190,7 +196,7 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     if let Err(error) = facts::put(store, staging, &listing.text()) {
         tracing::debug!(error = %error.chain(), "a listing was not kept");
     }
-    publish(store, staging, record, &folder, &context.cancel)?;
+    publish(store, staging, record, &folder, Existing::Keep, &context.cancel)?;
     Ok(())
 }
 
@@ -219,7 +225,20 @@ pub fn share(
     let name = record.name(home.kind());
     let staging = Staging::new(home)?;
     let (payload, file) = match (&record.payload, home.kind()) {
-        (Some(payload), HomeKind::Cache) => (*payload, home.folder(&name).join(payload.file())),
+        (Some(payload), HomeKind::Cache) => {
+            let file = home.folder(&name).join(payload.file());
+            // What rotted here must not spread.
+            if tree::digest_of(&file, &context.cancel)? != payload.sha256 {
+                let opened = open(home, &name).unwrap_or(None);
+                set_aside(home, &name, opened.as_ref());
+                return Err(Error::damaged(format_args!(
+                    "cache entry {} is damaged, and was not shared",
+                    name.short()
+                ))
+                .hint("build and store it again"));
+            }
+            (*payload, file)
+        }
         _ => {
             let file = staging.join("payload");
             let path = match record.output.root {
@@ -246,7 +265,17 @@ pub fn share(
     let marker = Marker { component, platform: record.inputs.platform() };
     let marker = (home.kind() == HomeKind::Cache).then_some(&marker);
     let (object, text) = (payload.object(), told.text(home.kind()));
-    let published = remote.publish(section(home.kind()), &name, &text, (&object, &file), &extras, marker);
+    let section = section(home.kind());
+    let publish = || remote.publish(section, &name, &text, (&object, &file), &extras, marker);
+    let mut published = publish();
+    // The same output whose payload is gone is stored anew: its record would only mislead.
+    if let Ok(Published::Exists(theirs)) = &published
+        && let Ok(theirs) = read_record(theirs, home.kind(), &name, &scope)
+        && let Some(payload) = theirs.payload.filter(|_| theirs.output.tree == record.output.tree)
+        && let Ok(false) = remote.holds(section, &scope, &name, &payload.object(), payload.bytes)
+    {
+        published = remote.remove(section, &name).and_then(|_| publish());
+    }
     Ok(match published {
         Ok(Published::Created) => Ok(Shared::Created),
         Ok(Published::Exists(theirs)) => Ok(match read_record(&theirs, home.kind(), &name, &scope) {

@@ -11,7 +11,7 @@ use super::tree::{self, Link, Sharing};
 use crate::archive::restore::listing;
 use crate::context::Context;
 use crate::engine::keys::Computed;
-use crate::entry::{Home, Published, Record, RootKind, Staging, facts, open, publish};
+use crate::entry::{Existing, Home, Published, Record, RootKind, Staging, facts, open, publish};
 use crate::error::{Class, Error, Result};
 use crate::hash::{Hash, Listing, ListingKind};
 use crate::text::{Count, Shown};
@@ -61,7 +61,7 @@ pub fn add(
     if again()? != computed.key {
         return Err(inputs_changed(computed));
     }
-    let output = output(&listing, artifact.kind, artifact.name);
+    let output = output(&listing, artifact.kind, artifact.name, listing.digest());
     let record = Record::new(computed.record.clone(), output, computed.source, scope);
     let mut warnings = artifact.warnings;
     let others = found.entries.iter().filter(|entry| entry.record.key == record.key && entry.name != record.address());
@@ -78,11 +78,35 @@ pub fn add(
     }
     let published = thread::scope(|scope| {
         scope.spawn(|| remember(store, computed, &listing.text()));
-        publish(store, &staging, &record, &folder, &context.cancel)
+        publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)
     })?;
+    let published = match published {
+        // What is there may have rotted, or been written to: then what was read just now takes its place.
+        Published::Same(there) if !is_right(store, &record, context)? => {
+            let opened = open(store, &record.address()).unwrap_or(None);
+            set_aside(store, &record.address(), opened.as_ref());
+            drop(opened);
+            warnings.push(format!(
+                "the artifact {} that was here is damaged; it was stored again",
+                there.address().short()
+            ));
+            publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)?
+        }
+        published => published,
+    };
     let same = matches!(published, Published::Same(_));
     let shared = if same { 0 } else { sharing.shared() };
     Ok(Added { hash: record.address(), record, same, shared, warnings })
+}
+
+/// Whether an artifact that is there is what it says.
+fn is_right(store: &Home, record: &Record, context: &Context) -> Result<bool> {
+    let lines = match tree::hash(&store.folder(&record.address()), &context.cancel) {
+        Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
+        Err(_) => return Ok(false),
+        Ok(lines) => lines,
+    };
+    Ok(listing(lines, kind_of(&record.output)).digest() == record.output.tree)
 }
 
 /// What is there already: the newest entries of the same component first, then the others.
@@ -176,7 +200,8 @@ fn give_out(
     context.progress.expect(record.output.bytes);
     let ready = beside.path.join("tree");
     let (lines, copied) = tree::give_out(content, &ready, link, time_of(&beside.path)?, context)?;
-    check(&listing(lines, kind_of(&record.output)).digest(), &record.output)?;
+    let listing = listing(lines, kind_of(&record.output));
+    check(&listing, &listing.digest(), &record.output)?;
     if record.output.root == RootKind::File {
         check_name(&ready, &record.output)?;
     }

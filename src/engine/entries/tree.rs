@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::target::Target;
@@ -371,8 +371,12 @@ impl<'a> Work<'a> {
     /// file that somebody wrote to, which shows in its time.
     fn link(&self, known: &Path, visited: &Visited<'_>, size: u64) -> bool {
         let stat = rustix::fs::lstat(known);
+        let executable = visited.stat.st_mode & 0o100;
         let untouched = stat.is_ok_and(|stat| {
-            (stat.st_mtime, stat.st_mtime_nsec as u32) == STORE_TIME && u64::try_from(stat.st_size) == Ok(size)
+            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+                && stat.st_mode & 0o100 == executable
+                && (stat.st_mtime, stat.st_mtime_nsec as u32) == STORE_TIME
+                && u64::try_from(stat.st_size) == Ok(size)
         });
         untouched && self.here(|here| rustix::fs::linkat(CWD, known, here, visited.name, AtFlags::empty())).is_ok()
     }
@@ -483,7 +487,7 @@ impl Source {
     }
 }
 
-fn digest_of(path: &Path, cancel: &Cancel) -> Result<Hash> {
+pub(super) fn digest_of(path: &Path, cancel: &Cancel) -> Result<Hash> {
     let doing = || format!("cannot read `{}`", Shown::path(path));
     let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
     let mut file = File::options().read(true).custom_flags(nofollow).open(path).or_fail(doing)?;
@@ -530,7 +534,7 @@ pub(super) fn only_file(folder: &Path) -> Result<PathBuf> {
     let doing = || format!("cannot read `{}`", Shown::path(folder));
     let mut entries = fs::read_dir(folder).or_fail(doing)?;
     match (entries.next().transpose().or_fail(doing)?, entries.next()) {
-        (Some(one), None) => Ok(one.path()),
+        (Some(one), None) if one.file_type().or_fail(doing)?.is_file() => Ok(one.path()),
         _ => Err(Error::damaged(format_args!("`{}` does not hold exactly one file", Shown::path(folder)))),
     }
 }

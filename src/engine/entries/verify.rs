@@ -45,7 +45,8 @@ pub fn verify(home: &Home, context: &Context) -> Result<Checked> {
             HomeKind::Cache => check_payload(home, &opened, context),
             HomeKind::Store => tree::hash(&opened.content, &context.cancel).and_then(|lines| {
                 let output = &opened.record.output;
-                check(&listing(lines, kind_of(output)).digest(), output)
+                let listing = listing(lines, kind_of(output));
+                check(&listing, &listing.digest(), output)
             }),
         };
         match checked {
@@ -98,6 +99,6 @@ fn check_payload(home: &Home, opened: &Opened, context: &Context) -> Result<()> 
     let output = &opened.record.output;
     let content = codec::decode(Box::new(again().or_fail(doing)?), context)?;
     let (folder, time) = (place.join("tree"), time_of(place)?);
-    let (_, digest) = restore(content, &folder, kind_of(output), time, output.bytes, context)?;
-    check(&digest, output)
+    let (listing, digest) = restore(content, &folder, kind_of(output), time, output.bytes, context)?;
+    check(&listing, &digest, output)
 }
