@@ -301,7 +301,9 @@ class Reader:
                     self.found.shared += status.st_size
                     continue
                 seen.add(status.st_ino)
-                part = "entries" if len(below) == 2 and path != os.path.join(self.top, below) else below
+                part = "entries" if len(below) == 2 else below
+                if path == folder and re.fullmatch(r"\.|(facts/)?[0-9a-f]{2}|[a-z]{3,}", os.path.relpath(path, self.top)):
+                    part = "folders"  # of hash prefixes and the like; they stay when what they held goes
                 parts[part] = parts.get(part, 0) + status.st_blocks * 512
         self.found.parts = parts
         self.found.disk = sum(parts.values())

@@ -64,11 +64,16 @@ def differences(space, top, before, after):
 
 
 def meant(name):
-    """A name as a listing writes it, from the way in which the tool shows names: "\\xHH", and a doubled backslash."""
+    """A name as a listing writes it, from the way in which the tool shows names: "\\xHH", "\\u{H}", a doubled backslash."""
     if name is None:
         return None
-    raw = re.sub(rb"\\(\\|x[0-9a-f]{2})", lambda found: b"\\" if found[1] == b"\\" else bytes([int(found[1][1:], 16)]), name.encode())
-    return spec.escape(raw)
+
+    def raw(found):
+        if found[1].startswith(b"u"):
+            return chr(int(found[1][2:-1], 16)).encode()
+        return b"\\" if found[1] == b"\\" else bytes([int(found[1][1:], 16)])
+
+    return spec.escape(re.sub(rb"\\(\\|x[0-9a-f]{2}|u\{[0-9a-f]+\})", raw, name.encode()))
 
 
 def state(space):

@@ -71,9 +71,9 @@ class Sweep:
         if not self.tally.expect(outcome.code in (-9, 137) and most.get(call, 0) >= number, f"{where}: the trace shows another end: {most}", outcome):
             return True
         name, scene.name = scene.name, where
-        scene.judge(outcome)
+        now = scene.judge(outcome)
         self.tally.note(f"{name}: killed at a call")
-        self.tally.note(scene.progress())
+        self.tally.note(scene.progress(now))
         scene.recover(again_first=number % 2 == 0)
         scene.name = name
         self.tally.count()
@@ -104,7 +104,7 @@ def random_kills(tally):
         for scene in scenes():
             if chosen and not re.search(chosen, scene.name):
                 continue
-            scene.set_up(tally, tool, folder, tally.size(600, 300))
+            scene.set_up(tally, tool, folder, tally.size(300, 150))
             took = [scene.seconds]
             for _ in range(4):
                 scene.fresh()
@@ -130,14 +130,13 @@ def one_random(tally, tool, scene, moment, number):
         out, err = child.communicate()
     outcome = drive.Outcome(scene.args, scene.work, scene.more, child.returncode, out, err, time.monotonic() - started)
     tool.judge(outcome)
-    scene.judge(outcome)
+    now = scene.judge(outcome)
     if outcome.code == -signal.SIGKILL:
-        tally.note(scene.progress())
+        tally.note(scene.progress(now))
     else:
         tally.expect(outcome.code == 0, f"{scene.name}: fails undisturbed", outcome)
         tally.note("ended before the kill")
         # Promise 2: what exited 0 is there. A kill that came late proves nothing, so look at the state alone.
-        now = scene.state()
         for item, value in scene.after.items():
             if item[0] in ("cache", "store", "target", "pin"):
                 tally.expect(now.get(item) == value, f"{scene.name}: exited 0, but {item} is {now.get(item)}", outcome)

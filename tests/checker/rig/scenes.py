@@ -92,10 +92,10 @@ class Scene:
             allowed = [self.before.get(item), self.after.get(item)] if settled is None else [settled.get(item)]
             if now.get(item) not in allowed:
                 self.tally.violation(f"{self.name}: {item} is {now.get(item)}, neither old nor new: {allowed}", outcome)
+        return now
 
-    def progress(self):
+    def progress(self, now):
         """How far a killed command came, for the counts that show that the windows were met."""
-        now = self.state()
         if any(now.get(item) != self.before.get(item) for item in self.after if item[0] in ("cache", "store", "target", "profile", "pin")) \
                 or any(item not in now for item in self.before):
             return "killed after the first visible change"
