@@ -54,7 +54,9 @@ impl Target {
         }
         let real = match placed(path).or_fail(|| format!("cannot read `{}`", Shown::path(path)))? {
             Some(real) => real,
-            None => return Err(refused("goes through `..` of a folder that is not there, or a link that leads nowhere")),
+            None => {
+                return Err(refused("goes through `..` of a folder that is not there, or a link that leads nowhere"));
+            }
         };
         if real.parent().is_none() {
             return Err(refused("is the root of the file system"));
@@ -372,9 +374,8 @@ pub fn clear(beside: &Path, target: Option<&Path>) -> io::Result<()> {
 
 /// Whether all that is left of a target is what lies aside.
 pub fn is_lost(beside: &Path, target: &Path) -> bool {
-    let is_missing = |path: &Path| {
-        fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-    };
+    let is_missing =
+        |path: &Path| fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     is_missing(target) && fs::symlink_metadata(beside.join(ASIDE)).is_ok()
 }
 
@@ -407,7 +408,10 @@ impl Beside {
         let noted = self.note.is_some();
         let error = self.clear().err()?;
         let then = if noted { "gc tries again later" } else { "remove it by hand" };
-        Some(format!("`{}`, which holds what was replaced, could not be removed ({error}): {then}", Shown::path(&self.path)))
+        Some(format!(
+            "`{}`, which holds what was replaced, could not be removed ({error}): {then}",
+            Shown::path(&self.path)
+        ))
     }
 
     fn clear(&mut self) -> io::Result<()> {
