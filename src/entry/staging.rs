@@ -15,6 +15,7 @@ use crate::text::Shown;
 pub struct Staging {
     path: PathBuf,
     _lock: File,
+    stays: bool,
 }
 
 impl Staging {
@@ -36,7 +37,7 @@ impl Staging {
             // Between these two somebody who cleans up may take it away: then it is made again.
             let Ok(lock) = File::open(&path) else { continue };
             if try_lock(&lock, Hold::Exclusive)? && is_at(&lock, &path) {
-                return Ok(Staging { path, _lock: lock });
+                return Ok(Staging { path, _lock: lock, stays: false });
             }
         }
         Err(Error::failed(doing()))
@@ -51,12 +52,19 @@ impl Staging {
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+
+    /// Lets go of it, and leaves it to the next gc.
+    pub fn leave(mut self) {
+        self.stays = true;
+    }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next gc.
-        let _ = remove_tree(&self.path);
+        if !self.stays {
+            // What cannot be removed now is removed by the next gc.
+            let _ = remove_tree(&self.path);
+        }
     }
 }
 

@@ -108,8 +108,11 @@ impl Commands<'_> {
             LinkKind::Copy => Link::Copy,
         };
         self.report.section("hash", json!(hash.to_string()));
-        let restore =
-            || get(&keeping.store, &hash, Target::new(&asked.target, &guards)?, slashed, link, &guards, context);
+        // Of a folder that a file goes into, the file's place alone is judged, once its name is known.
+        if !slashed {
+            Target::new(&asked.target, &guards)?;
+        }
+        let restore = || get(&keeping.store, &hash, &asked.target, slashed, link, &guards, context);
         let mut found = restore()?;
         let mut damage = None;
         if let Found::Damaged(error) = found {

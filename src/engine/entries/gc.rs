@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::survey::{Entry, Inodes, Survey, survey};
-use super::target::{BESIDE, NOTE};
+use super::target::{ASIDE, NOTE, clear, is_lost, mount_in, read_note, remove_old};
 use crate::cancel::Cancel;
 use crate::entry::{
     Home, HomeKind, Readers, Removal, facts, is_locked, is_random_name, peek, plain, profiles, remove, remove_orphan,
-    remove_strays, remove_tree, seconds, usage,
+    remove_strays, seconds, usage,
 };
 use crate::error::{IoContext, Result};
 use crate::hash::Hash;
@@ -68,7 +68,7 @@ pub struct Collected {
     pub kept_entries: Vec<(Hash, &'static str)>,
     /// Bytes on disk that came free.
     pub freed: u64,
-    /// Bytes on disk of the entries that went, were nothing shared.
+    /// Bytes on disk of what went, were nothing shared.
     pub unshared: u64,
     /// Bytes that a grace of nothing would free beside.
     pub by_grace: u64,
@@ -96,15 +96,10 @@ pub fn collect(
     let kept = references(&found)?;
     let plan = decide(home, request, &found, &kept, &mut done)?;
     let started = Instant::now();
-    if !request.dry_run {
-        leftovers(home, request, &found, &mut done)?;
-    } else {
-        done.leftovers = count_leftovers(home, request, &found)?;
-    }
+    let mut inodes = leftovers(home, request, &found, &mut done)?;
     if home.kind() == HomeKind::Store {
         done.leftovers += profiles::remove_leftovers(home, request.dry_run, cancel)?;
     }
-    let mut inodes = Inodes::default();
     let mut gone = Vec::new();
     for (entry, why) in plan {
         cancel.check()?;
@@ -279,32 +274,10 @@ fn leftover_paths(home: &Home, request: &GcRequest) -> Result<(Vec<PathBuf>, Vec
     Ok((staged, quarantine))
 }
 
-fn count_leftovers(home: &Home, request: &GcRequest, found: &Survey) -> Result<u64> {
+/// Removes leftovers, or only counts them. Returns their files, each read before it goes, as an entry's are.
+fn leftovers(home: &Home, request: &GcRequest, found: &Survey, done: &mut Collected) -> Result<Inodes> {
     let (staged, quarantine) = leftover_paths(home, request)?;
-    let free = staged.iter().filter(|path| plain::options().read(true).open(path).is_ok_and(|file| !is_locked(&file)));
-    let mut strays = 0;
-    if home.kind() == HomeKind::Cache {
-        for entry in &found.entries {
-            strays += remove_strays(home, &entry.name, true)?;
-        }
-    }
-    Ok((free.count() + quarantine.len() + found.orphans.len()) as u64 + strays)
-}
-
-fn leftovers(home: &Home, request: &GcRequest, found: &Survey, done: &mut Collected) -> Result<()> {
-    let (staged, quarantine) = leftover_paths(home, request)?;
-    let gone = |path: &Path| -> Result<()> {
-        let removed = if fs::symlink_metadata(path).is_ok_and(|status| status.is_dir()) {
-            remove_tree(path)
-        } else {
-            fs::remove_file(path)
-        };
-        match removed {
-            // Somebody else cleans up, too.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => other.or_fail(|| format!("cannot remove `{}`", Shown::path(path))),
-        }
-    };
+    let mut inodes = Inodes::default();
     for path in staged {
         let held = match plain::options().read(true).open(&path) {
             Ok(held) => Some(held),
@@ -315,33 +288,93 @@ fn leftovers(home: &Home, request: &GcRequest, found: &Survey, done: &mut Collec
         if held.as_ref().is_some_and(is_locked) {
             continue;
         }
-        // Where an artifact was being made ready when its process was killed.
-        if let Ok(note) = plain::read(&path.join(NOTE)) {
-            let beside = PathBuf::from(std::ffi::OsString::from_vec(note));
-            let name = beside.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();
-            let ours = name
-                .strip_prefix(BESIDE.as_bytes())
-                .is_some_and(|random| std::str::from_utf8(random).is_ok_and(is_random_name));
-            if ours && beside.is_absolute() && fs::symlink_metadata(&beside).is_ok_and(|status| status.is_dir()) {
-                gone(&beside)?;
+        // Where an artifact was being made ready when its process was killed, or what it replaced could not be removed.
+        if let Some((beside, target)) = plain::read(&path.join(NOTE)).ok().and_then(read_note) {
+            match clear_noted(&beside, target.as_deref(), request.dry_run) {
+                Ok(its) => inodes.merge(its),
+                Err(why) => {
+                    done.warnings.push(format!("`{}` stays, which a restore left: {why}", Shown::path(&beside)));
+                    continue;
+                }
             }
         }
-        gone(&path)?;
+        leftover(&path, request, &mut inodes)?;
         done.leftovers += 1;
     }
     for path in quarantine {
-        gone(&path)?;
+        leftover(&path, request, &mut inodes)?;
         done.leftovers += 1;
     }
     if home.kind() == HomeKind::Cache {
         for entry in &found.entries {
-            done.leftovers += remove_strays(home, &entry.name, false)?;
+            let mut its = Inodes::default();
+            stray_files(home, entry, &mut its)?;
+            match remove_strays(home, &entry.name, request.dry_run)? {
+                0 => {}
+                strays => {
+                    inodes.merge(its);
+                    done.leftovers += strays;
+                }
+            }
         }
     }
     for name in &found.orphans {
-        done.leftovers += u64::from(remove_orphan(home, name)?);
+        let mut its = Inodes::default();
+        its.add(&home.folder(name))?;
+        if request.dry_run || remove_orphan(home, name)? {
+            inodes.merge(its);
+            done.leftovers += 1;
+        }
+    }
+    Ok(inodes)
+}
+
+fn leftover(path: &Path, request: &GcRequest, inodes: &mut Inodes) -> Result<()> {
+    let mut its = Inodes::default();
+    its.add(path)?;
+    if !request.dry_run {
+        remove_old(path).or_fail(|| format!("cannot remove `{}`", Shown::path(path)))?;
+    }
+    inodes.merge(its);
+    Ok(())
+}
+
+/// What lies beside an entry's payload.
+fn stray_files(home: &Home, entry: &Entry, inodes: &mut Inodes) -> Result<()> {
+    let Some(own) = entry.record.payload.as_ref().map(|payload| payload.file()) else { return Ok(()) };
+    for file in fs::read_dir(home.folder(&entry.name)).into_iter().flatten().flatten() {
+        if file.file_name() != *own {
+            inodes.add(&file.path())?;
+        }
     }
     Ok(())
+}
+
+/// Removes a folder beside a target, or only looks at it. Returns what goes with it, or why it stays.
+fn clear_noted(beside: &Path, target: Option<&Path>, dry_run: bool) -> std::result::Result<Inodes, String> {
+    let mut its = Inodes::default();
+    // A note is only a text: it leads to nothing but a folder of ours, at a place that is no link.
+    let is_folder = |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir);
+    let Some(status) = beside.parent().and_then(is_folder).and_then(|_| is_folder(beside)) else { return Ok(its) };
+    if status.uid() != rustix::process::geteuid().as_raw() {
+        return Err("it belongs to another user".to_owned());
+    }
+    let real = beside.canonicalize().map_err(|error| error.to_string())?;
+    if let Some(mount) = mount_in(&real).map_err(|error| error.to_string())? {
+        return Err(format!("`{}` is mounted there", Shown::path(&mount)));
+    }
+    // What moves back takes no space away.
+    let moves_back = target.is_some_and(|target| is_lost(beside, target));
+    its.add_only(beside);
+    for entry in fs::read_dir(beside).into_iter().flatten().flatten() {
+        if !(moves_back && entry.file_name() == ASIDE) {
+            its.add(&entry.path()).map_err(|error| error.chain())?;
+        }
+    }
+    if !dry_run {
+        clear(beside, target).map_err(|error| error.to_string())?;
+    }
+    Ok(its)
 }
 
 /// Removes texts that no remaining entry speaks of, directly or through its dependencies. Returns how many.

@@ -31,7 +31,7 @@ pub fn from_payload(
     let (listing, digest) = restore(content, &tree, kind_of(output), time_of(&tree)?, output.bytes, context)?;
     check(&listing, &digest, output)?;
     context.cancel.check()?;
-    place(&tree, output, target, &beside)
+    place(&tree, output, target, beside)
 }
 
 /// The time that the kernel gives to what is made now.
@@ -70,16 +70,16 @@ pub(super) fn check_name(tree: &Path, output: &Output) -> Result<()> {
     Err(Error::damaged("its file has another name than its metadata states"))
 }
 
-/// Swaps in a tree that is right.
+/// Swaps in a tree that is right, and removes what was there.
 pub(super) fn place(
     tree: &Path,
     output: &Output,
     target: &Target,
-    beside: &super::target::Beside,
+    beside: super::target::Beside,
 ) -> Result<Vec<String>> {
     let warning = match output.root {
-        RootKind::Dir => target.swap(tree, RootKind::Dir, beside)?,
-        RootKind::File => target.swap(&super::tree::only_file(tree)?, RootKind::File, beside)?,
+        RootKind::Dir => target.swap(tree, RootKind::Dir, &beside)?,
+        RootKind::File => target.swap(&super::tree::only_file(tree)?, RootKind::File, &beside)?,
     };
-    Ok(warning.into_iter().collect())
+    Ok(warning.into_iter().chain(beside.finish()).collect())
 }

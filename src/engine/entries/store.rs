@@ -1,5 +1,6 @@
 //! The content-addressed store: an artifact under the hash of all that went in and all that came out, and back.
 
+use std::path::Path;
 use std::thread;
 
 use super::cache::{differing, inputs_changed, is_damage, named, remember, set_aside};
@@ -13,6 +14,7 @@ use crate::context::Context;
 use crate::engine::keys::Computed;
 use crate::entry::{Existing, Home, Published, Record, RootKind, Staging, facts, open, publish};
 use crate::error::{Class, Error, Result};
+use crate::hash::escape::unescape;
 use crate::hash::{Hash, Listing, ListingKind};
 use crate::text::{Count, Shown};
 
@@ -149,7 +151,7 @@ pub enum Found {
 pub fn get(
     store: &Home,
     hash: &Hash,
-    target: Target,
+    target: &Path,
     slashed: bool,
     link: Link,
     guards: &super::target::Guards,
@@ -163,8 +165,8 @@ pub fn get(
         Ok(Some(opened)) => {
             let output = &opened.record.output;
             let target = match output.root {
-                RootKind::File if slashed => Target::new(&tree::inside(&target, &output.name)?, guards)?,
-                _ => target,
+                RootKind::File if slashed => Target::inside(target, &unescape(output.name.as_bytes())?, guards)?,
+                _ => Target::new(target, guards)?,
             };
             match give_out(store, &opened.content, &opened.record, &target, link, context) {
                 Ok(warnings) => {
@@ -206,7 +208,7 @@ fn give_out(
         check_name(&ready, &record.output)?;
     }
     context.cancel.check()?;
-    let mut warnings = place(&ready, &record.output, target, &beside)?;
+    let mut warnings = place(&ready, &record.output, target, beside)?;
     if copied {
         warnings.push("files were copied: no links can be made from the store to there".to_owned());
     } else if link == Link::Hard {
