@@ -18,6 +18,7 @@ mod readme;
 mod remote;
 mod roundtrip;
 mod selecting;
+mod targets;
 mod tars;
 mod transport;
 mod try_pipeline;
