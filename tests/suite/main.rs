@@ -26,6 +26,7 @@ mod remote;
 mod roundtrip;
 mod selecting;
 mod store_entries;
+mod targets;
 mod tars;
 mod transport;
 mod try_pipeline;

@@ -96,7 +96,7 @@ pub fn collect(
     let kept = references(&found)?;
     let plan = decide(home, request, &found, &kept, &mut done)?;
     let started = Instant::now();
-    let mut inodes = leftovers(home, request, &found, &mut done)?;
+    let mut inodes = leftovers(home, request, &found, &plan, &mut done)?;
     if home.kind() == HomeKind::Store {
         done.leftovers += profiles::remove_leftovers(home, request.dry_run, cancel)?;
     }
@@ -275,7 +275,13 @@ fn leftover_paths(home: &Home, request: &GcRequest) -> Result<(Vec<PathBuf>, Vec
 }
 
 /// Removes leftovers, or only counts them. Returns their files, each read before it goes, as an entry's are.
-fn leftovers(home: &Home, request: &GcRequest, found: &Survey, done: &mut Collected) -> Result<Inodes> {
+fn leftovers(
+    home: &Home,
+    request: &GcRequest,
+    found: &Survey,
+    plan: &[(&Entry, String)],
+    done: &mut Collected,
+) -> Result<Inodes> {
     let (staged, quarantine) = leftover_paths(home, request)?;
     let mut inodes = Inodes::default();
     for path in staged {
@@ -306,13 +312,17 @@ fn leftovers(home: &Home, request: &GcRequest, found: &Survey, done: &mut Collec
         done.leftovers += 1;
     }
     if home.kind() == HomeKind::Cache {
+        let going: BTreeSet<Hash> = plan.iter().map(|(entry, _)| entry.name).collect();
         for entry in &found.entries {
             let mut its = Inodes::default();
             stray_files(home, entry, &mut its)?;
             match remove_strays(home, &entry.name, request.dry_run)? {
                 0 => {}
                 strays => {
-                    inodes.merge(its);
+                    // In a dry run they are met again with an entry that goes.
+                    if !(request.dry_run && going.contains(&entry.name)) {
+                        inodes.merge(its);
+                    }
                     done.leftovers += strays;
                 }
             }

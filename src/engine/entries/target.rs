@@ -111,6 +111,10 @@ impl Target {
             ))
             .hint("name a folder, or leave out the `/` at the end to name the file itself"));
         }
+        if resolved(plain).is_ok_and(|real| real.is_some_and(|real| real.parent().is_none())) {
+            return Err(Error::refused("nothing is put into the root of the file system")
+                .hint("name a folder of its own for the artifact with --target"));
+        }
         let name = Path::new(OsStr::from_bytes(name));
         if name.components().count() != 1 || name.file_name() != Some(name.as_os_str()) {
             return Err(Error::damaged("the name of the artifact's file is none"));
