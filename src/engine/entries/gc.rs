@@ -130,9 +130,9 @@ pub fn collect(
         let component = entry.record.inputs.component().to_string();
         gone.push(Gone { name: entry.name, component, why });
     }
-    (done.freed, done.unshared) = (inodes.freed(), inodes.unshared());
     let removed: BTreeSet<Hash> = gone.iter().map(|gone| gone.name).collect();
-    done.leftovers += lost_facts(home, request, &found, &removed)?;
+    done.leftovers += lost_facts(home, request, &found, &removed, &mut inodes)?;
+    (done.freed, done.unshared) = (inodes.freed(), inodes.unshared());
     done.gone = gone;
     if !request.dry_run {
         usage::count(home, usage::Event::Gc, done.freed);
@@ -388,7 +388,13 @@ fn clear_noted(beside: &Path, target: Option<&Path>, dry_run: bool) -> std::resu
 }
 
 /// Removes texts that no remaining entry speaks of, directly or through its dependencies. Returns how many.
-fn lost_facts(home: &Home, request: &GcRequest, found: &Survey, removed: &BTreeSet<Hash>) -> Result<u64> {
+fn lost_facts(
+    home: &Home,
+    request: &GcRequest,
+    found: &Survey,
+    removed: &BTreeSet<Hash>,
+    inodes: &mut Inodes,
+) -> Result<u64> {
     let all = facts::all(home)?;
     if all.is_empty() {
         return Ok(0);
@@ -417,7 +423,13 @@ fn lost_facts(home: &Home, request: &GcRequest, found: &Survey, removed: &BTreeS
         let name = path.file_stem().and_then(|name| Hash::parse(name.to_str()?));
         let age = status.modified().ok().and_then(|time| request.now.duration_since(time).ok()).unwrap_or_default();
         let lost = name.is_some_and(|name| !needed.contains(&name)) && age >= request.grace;
-        if lost && (request.dry_run || fs::remove_file(&path).is_ok()) {
+        if !lost {
+            continue;
+        }
+        let mut its = Inodes::default();
+        its.add(&path)?;
+        if request.dry_run || fs::remove_file(&path).is_ok() {
+            inodes.merge(its);
             gone += 1;
         }
     }
