@@ -38,8 +38,8 @@ fn besides(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Notes a folder beside a target, as a restore does that is killed.
-fn note(sandbox: &Sandbox, name: &str, paths: &[&Path]) -> PathBuf {
-    let folder = sandbox.work(".meta-cache/tmp").join(name);
+fn note(sandbox: &Sandbox, number: u64, paths: &[&Path]) -> PathBuf {
+    let folder = sandbox.work(".meta-cache/tmp").join(format!("{number:016x}"));
     fs::create_dir_all(&folder).unwrap();
     let paths: Vec<_> = paths.iter().map(|path| path.to_str().unwrap()).collect();
     fs::write(folder.join("beside"), paths.join("\0")).unwrap();
@@ -136,7 +136,7 @@ fn gc_leaves_a_noted_folder_with_a_mount_in_it_and_keeps_its_note() {
     sandbox.write("data/precious", OLD);
     let beside = sandbox.work(OURS);
     fs::create_dir_all(beside.join("tree/vol")).unwrap();
-    let noted = note(&sandbox, "left", &[&beside, &sandbox.work("out")]);
+    let noted = note(&sandbox, 1, &[&beside, &sandbox.work("out")]);
     let Some(mount) = Mount::bind(&sandbox.work("data"), &beside.join("tree/vol")) else { return };
     for args in [&["gc", "cache"][..], &["gc", "cache", "--dry-run"]] {
         let told = sandbox.monofo(args).exits(0).stderr;
@@ -242,7 +242,7 @@ fn gc_moves_back_what_a_kill_left_aside() {
     fs::create_dir_all(beside.join("aside")).unwrap();
     fs::write(beside.join("aside/precious"), OLD).unwrap();
     fs::create_dir(beside.join("tree")).unwrap();
-    let noted = note(&sandbox, "left", &[&beside, &sandbox.work("out")]);
+    let noted = note(&sandbox, 1, &[&beside, &sandbox.work("out")]);
     sandbox.monofo(["gc", "cache", "--dry-run"]).exits(0);
     assert_content(&beside.join("aside/precious"), OLD);
     sandbox.monofo(["gc", "cache"]).exits(0);
@@ -257,7 +257,7 @@ fn gc_puts_nothing_aside_in_place_of_a_target_that_is_there() {
     let beside = sandbox.work(OURS);
     fs::create_dir_all(beside.join("aside")).unwrap();
     fs::write(beside.join("aside/f"), OLD).unwrap();
-    note(&sandbox, "left", &[&beside, &sandbox.work("out")]);
+    note(&sandbox, 1, &[&beside, &sandbox.work("out")]);
     sandbox.monofo(["gc", "cache"]).exits(0);
     assert_content(&sandbox.work("out/f"), NEW);
     assert!(!beside.exists());
@@ -321,17 +321,17 @@ fn a_dry_run_of_gc_tells_the_bytes_that_the_run_frees() {
         let payload = payload.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
         assert!(payload.to_str().unwrap().contains("payload-"), "{payload:?}");
         // Leftovers, one of which is the payload under another name, what lies beside it, and a noted folder.
-        fs::create_dir_all(cache.join("tmp/left")).unwrap();
-        fs::write(cache.join("tmp/left/own"), &noise).unwrap();
-        fs::hard_link(&payload, cache.join("tmp/left/shared")).unwrap();
+        fs::create_dir_all(cache.join("tmp/0000000000000001")).unwrap();
+        fs::write(cache.join("tmp/0000000000000001/own"), &noise).unwrap();
+        fs::hard_link(&payload, cache.join("tmp/0000000000000001/shared")).unwrap();
         fs::write(payload.with_file_name("payload-stray"), &noise).unwrap();
         let beside = sandbox.work(OURS);
         fs::create_dir_all(beside.join("tree")).unwrap();
         fs::write(beside.join("tree/f"), &noise).unwrap();
-        note(&sandbox, "noted", &[&beside, &sandbox.work("out")]);
-        let old = cache.join("quarantine/x");
+        note(&sandbox, 2, &[&beside, &sandbox.work("out")]);
+        let old = cache.join(format!("quarantine/{:064}-0000000000000003", 0));
         fs::create_dir_all(&old).unwrap();
-        fs::hard_link(cache.join("tmp/left/own"), old.join("content")).unwrap();
+        fs::hard_link(cache.join("tmp/0000000000000001/own"), old.join("content")).unwrap();
         let week = SystemTime::now() - Duration::from_secs(8 * 86_400);
         fs::File::open(&old).unwrap().set_modified(week).unwrap();
 
@@ -411,12 +411,12 @@ fn gc_follows_no_note_that_a_restore_would_not_have_written() {
         fs::write(folder.join("precious"), OLD).unwrap();
     }
     symlink(sandbox.path("elsewhere"), sandbox.work("link")).unwrap();
-    note(&sandbox, "1", &[&upper]);
-    note(&sandbox, "2", &[&other]);
-    note(&sandbox, "3", &[&sandbox.work("link").join(OURS)]);
-    note(&sandbox, "4", &[&sandbox.work("a/..").join("../elsewhere").join(OURS)]);
+    note(&sandbox, 1, &[&upper]);
+    note(&sandbox, 2, &[&other]);
+    note(&sandbox, 3, &[&sandbox.work("link").join(OURS)]);
+    note(&sandbox, 4, &[&sandbox.work("a/..").join("../elsewhere").join(OURS)]);
     symlink(sandbox.path("elsewhere"), sandbox.work(OURS)).unwrap();
-    note(&sandbox, "5", &[&sandbox.work(OURS)]);
+    note(&sandbox, 5, &[&sandbox.work(OURS)]);
     sandbox.monofo(["gc", "cache"]).exits(0);
     for folder in [&upper, &other, &behind] {
         assert_content(&folder.join("precious"), OLD);
@@ -428,7 +428,7 @@ fn gc_moves_nothing_to_a_target_that_is_not_beside_the_folder() {
     let sandbox = workspace();
     let beside = sandbox.work(OURS);
     fs::create_dir_all(beside.join("aside")).unwrap();
-    note(&sandbox, "1", &[&beside, &sandbox.path("elsewhere")]);
+    note(&sandbox, 1, &[&beside, &sandbox.path("elsewhere")]);
     sandbox.monofo(["gc", "cache"]).exits(0);
     assert!(!sandbox.path("elsewhere").exists() && !beside.exists());
 }
@@ -443,7 +443,7 @@ fn gc_leaves_the_noted_folder_of_another_user() {
         println!("SKIPPED: only root gives files away");
         return;
     }
-    let noted = note(&sandbox, "1", &[&beside]);
+    let noted = note(&sandbox, 1, &[&beside]);
     let told = sandbox.monofo(["gc", "cache"]).exits(0).stderr;
     assert!(told.contains("another user"), "{told}");
     assert_content(&beside.join("precious"), OLD);
