@@ -24,7 +24,7 @@ fn stored_file() -> (Sandbox, String) {
 
 #[test]
 fn targets_that_are_never_replaced_are_refused_and_nothing_changes() {
-    for (sandbox, hash) in [stored(), stored_file()] {
+    for ((sandbox, hash), is_file) in [(stored(), false), (stored_file(), true)] {
         let sentinels = Sentinels::place(&sandbox);
         fs::create_dir_all(sandbox.work("repository/.git")).unwrap();
         sandbox.write("repository/file", "");
@@ -67,6 +67,10 @@ fn targets_that_are_never_replaced_are_refused_and_nothing_changes() {
             for command in
                 [&["cache", "get", "a", "--target", target][..], &["store", "get", &hash, "--target", target]]
             {
+                // A file goes into a folder that is named like this, and takes nobody's place.
+                if is_file && command[0] == "store" && target.len() > 1 && target.ends_with('/') {
+                    continue;
+                }
                 let ran = sandbox.monofo(command).exits(if target.is_empty() { 2 } else { 6 });
                 ran.says("--target");
                 let mut after = walk(&sandbox.path(""));
