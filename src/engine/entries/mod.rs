@@ -8,6 +8,7 @@
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
 //! | [`share`] | entries from and to a remote |
+//! | `stored` | files of a store: read-only, durable, digested |
 //! | [`target`] | what may be replaced, and how |
 
 pub mod cache;
@@ -17,6 +18,7 @@ pub mod pack;
 pub mod restore;
 pub mod share;
 pub mod store;
+mod stored;
 pub mod survey;
 pub mod target;
 pub mod tree;

@@ -62,7 +62,7 @@ pub(super) fn kind_of(output: &Output) -> ListingKind {
 
 /// Makes sure that the one file of a tree has the name that its metadata states.
 pub(super) fn check_name(tree: &Path, output: &Output) -> Result<()> {
-    let file = super::tree::only_file(tree)?;
+    let file = super::stored::only_file(tree)?;
     let name = file.file_name().map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default();
     if escape::escape(name) == output.name {
         return Ok(());
@@ -79,7 +79,7 @@ pub(super) fn place(
 ) -> Result<Vec<String>> {
     let warning = match output.root {
         RootKind::Dir => target.swap(tree, RootKind::Dir, &beside)?,
-        RootKind::File => target.swap(&super::tree::only_file(tree)?, RootKind::File, &beside)?,
+        RootKind::File => target.swap(&super::stored::only_file(tree)?, RootKind::File, &beside)?,
     };
     Ok(warning.into_iter().chain(beside.finish()).collect())
 }

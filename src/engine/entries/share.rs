@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::cache::{is_damage, set_aside};
 use super::pack;
+use super::stored;
 use super::tree;
 use crate::archive::codec;
 use crate::archive::restore::restore;
@@ -192,7 +193,7 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     if record.output.root == RootKind::File {
         super::restore::check_name(&folder, &record.output)?;
     }
-    tree::settle(&folder)?;
+    stored::settle(&folder)?;
     if let Err(error) = facts::put(store, staging, &listing.text()) {
         tracing::debug!(error = %error.chain(), "a listing was not kept");
     }
@@ -228,7 +229,7 @@ pub fn share(
         (Some(payload), HomeKind::Cache) => {
             let file = home.folder(&name).join(payload.file());
             // What rotted here must not spread.
-            if tree::digest_of(&file, &context.cancel)? != payload.sha256 {
+            if stored::digest_of(&file, &context.cancel)? != payload.sha256 {
                 let opened = open(home, &name).unwrap_or(None);
                 set_aside(home, &name, opened.as_ref());
                 return Err(Error::damaged(format_args!(
@@ -243,7 +244,7 @@ pub fn share(
             let file = staging.join("payload");
             let path = match record.output.root {
                 RootKind::Dir => home.folder(&name),
-                RootKind::File => tree::only_file(&home.folder(&name))?,
+                RootKind::File => stored::only_file(&home.folder(&name))?,
             };
             let artifact = pack::Artifact::look(&path, &[], &context.cancel)?;
             let (payload, listing) = pack::payload(&artifact, crate::entry::Encoding::TarZst, &file, context)?;

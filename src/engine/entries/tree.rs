@@ -6,7 +6,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,6 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
-use super::target::Target;
 use crate::archive::tree::umask;
 use crate::cancel::Cancel;
 use crate::collect::link_text;
@@ -359,7 +358,7 @@ impl<'a> Work<'a> {
             match rustix::fs::ioctl_ficlone(&*file, &source.file) {
                 Ok(()) => {
                     source.check(visited, u64::try_from(visited.stat.st_size).unwrap_or(0))?;
-                    return digest_of(&self.place(visited.path), &self.context.cancel);
+                    return super::stored::digest_of(&self.place(visited.path), &self.context.cancel);
                 }
                 Err(_) => self.can_clone.store(false, Ordering::Relaxed),
             }
@@ -487,60 +486,7 @@ impl Source {
     }
 }
 
-pub(super) fn digest_of(path: &Path, cancel: &Cancel) -> Result<Hash> {
-    let doing = || format!("cannot read `{}`", Shown::path(path));
-    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
-    let mut file = File::options().read(true).custom_flags(nofollow).open(path).or_fail(doing)?;
-    let (mut buffer, mut hasher) = (vec![0; 1 << 20], Hasher::new());
-    loop {
-        cancel.check()?;
-        match file.read(&mut buffer).or_fail(doing)? {
-            0 => return Ok(hasher.finish()),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-}
-
 fn changed(path: &[u8]) -> Error {
     Error::new(Class::Changed, format_args!("`{}` changed while it was read", Shown(path)))
         .hint("make sure that nothing writes there meanwhile, and try again")
-}
-
-/// Takes the right to write from all files of a tree, and makes it durable. Folders stay writable by their owner: one that
-/// is not can be neither moved nor removed.
-pub(super) fn settle(root: &Path) -> Result<()> {
-    read_only(root)?;
-    sync_filesystem(root)
-}
-
-fn read_only(folder: &Path) -> Result<()> {
-    let doing = || format!("cannot set modes in `{}`", Shown::path(folder));
-    for entry in fs::read_dir(folder).or_fail(doing)? {
-        let entry = entry.or_fail(doing)?;
-        let kind = entry.file_type().or_fail(doing)?;
-        if kind.is_dir() {
-            read_only(&entry.path())?;
-        } else if kind.is_file() {
-            let mode = entry.metadata().or_fail(doing)?.permissions().mode();
-            let mode = if mode & 0o100 != 0 { 0o555 } else { 0o444 };
-            fs::set_permissions(entry.path(), Permissions::from_mode(mode)).or_fail(doing)?;
-        }
-    }
-    Ok(())
-}
-
-/// The one file of an entry that is a file.
-pub(super) fn only_file(folder: &Path) -> Result<PathBuf> {
-    let doing = || format!("cannot read `{}`", Shown::path(folder));
-    let mut entries = fs::read_dir(folder).or_fail(doing)?;
-    match (entries.next().transpose().or_fail(doing)?, entries.next()) {
-        (Some(one), None) if one.file_type().or_fail(doing)?.is_file() => Ok(one.path()),
-        _ => Err(Error::damaged(format_args!("`{}` does not hold exactly one file", Shown::path(folder)))),
-    }
-}
-
-/// A target's file inside a folder that was named with a `/` at the end.
-pub fn inside(target: &Target, name: &str) -> Result<PathBuf> {
-    let name = crate::hash::escape::unescape(name.as_bytes())?;
-    Ok(target.path().join(std::ffi::OsStr::from_bytes(&name)))
 }
