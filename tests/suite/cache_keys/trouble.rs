@@ -121,6 +121,8 @@ fn sources_that_grow_or_vanish_while_they_are_read_give_an_error_or_the_key_of_a
     for file in 0..40 {
         sandbox.write(format!("components/a/{file}"), vec![b'x'; 200_000]);
     }
+    // Large, so that reading it takes longer than a write.
+    sandbox.write("components/a/20", vec![b'x'; 20_000_000]);
     let (grown, gone) = (sandbox.work("components/a/20"), sandbox.work("components/a/x.c"));
     let stop = AtomicBool::new(false);
     let mut counts = [0; 2];
@@ -134,7 +136,8 @@ fn sources_that_grow_or_vanish_while_they_are_read_give_an_error_or_the_key_of_a
             }
         });
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(4) {
+        // Until it came to that a few times; on a busy machine that takes a while.
+        while counts[1] < 3 && started.elapsed() < Duration::from_secs(60) {
             let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_monofo"))
                 .args(["cache", "key", "a"])
                 .current_dir(sandbox.work(""))
