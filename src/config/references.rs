@@ -105,7 +105,7 @@ fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> BTreeMap<(&'a Compone
     for entry in entries.filter(|entry| entry.whole) {
         let inputs = &entry.record.inputs;
         let known = newest.entry((inputs.component(), inputs.platform())).or_insert(entry);
-        if (entry.record.created, entry.name) > (known.record.created, known.name) {
+        if (entry.record.created, entry.changed, entry.name) > (known.record.created, known.changed, known.name) {
             *known = entry;
         }
     }

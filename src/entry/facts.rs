@@ -40,7 +40,10 @@ pub fn unpack(packed: &[u8], hash: &Hash) -> Option<Vec<u8>> {
 pub fn put(home: &Home, staging: &Staging, text: &[u8]) -> Result<Hash> {
     let hash = Hash::of(text);
     let path = path(home, &hash);
-    if let Ok(file) = plain::options().read(true).open(&path) {
+    // One that is damaged is out of the way now, and written anew.
+    if get(home, &hash).is_some()
+        && let Ok(file) = plain::options().read(true).open(&path)
+    {
         // Its age is all that this changes.
         let _ = file.set_modified(SystemTime::now());
         return Ok(hash);
@@ -65,6 +68,16 @@ pub fn get(home: &Home, hash: &Hash) -> Option<Vec<u8>> {
         let _ = fs::remove_file(&path);
     }
     text
+}
+
+/// Reads all facts, and removes those that are not what their names say. Returns their names.
+pub fn check(home: &Home) -> Result<Vec<Hash>> {
+    let mut damaged = Vec::new();
+    for (path, _) in all(home)? {
+        let name = path.file_stem().and_then(|name| Hash::parse(name.to_str()?));
+        damaged.extend(name.filter(|name| get(home, name).is_none()));
+    }
+    Ok(damaged)
 }
 
 /// All facts: their files and when they were used last.

@@ -28,6 +28,14 @@ use crate::text::Shown;
 
 const SCHEMA: &str = "meta.generation/1";
 
+/// Judges the name of a profile. `current` is what a link in it is called.
+fn check_profile(name: &str) -> Result<()> {
+    if name == "current" {
+        return Err(Error::usage("no profile is called `current`").hint("use another name"));
+    }
+    check_name("profile", name)
+}
+
 /// One generation of a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
@@ -65,7 +73,7 @@ pub fn addresses(store: &Home) -> Result<Vec<Hash>> {
 
 /// The generations of a profile, oldest first; none when there is no such profile.
 pub fn generations(store: &Home, name: &str) -> Result<Vec<Generation>> {
-    check_name("profile", name)?;
+    check_profile(name)?;
     let folder = folder(store, name);
     let mut found = Vec::new();
     plain::check_folder(&folder)?;
@@ -106,7 +114,7 @@ fn read(path: &Path, number: u64) -> Result<Generation> {
 
 /// The number of the current generation.
 pub fn current(store: &Home, name: &str) -> Result<Option<u64>> {
-    check_name("profile", name)?;
+    check_profile(name)?;
     match fs::read_link(folder(store, name).join("current")) {
         Ok(link) => Ok(link.to_str().and_then(|link| link.strip_prefix("gen-")).and_then(|number| number.parse().ok())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -121,7 +129,7 @@ pub fn current(store: &Home, name: &str) -> Result<Option<u64>> {
 /// Makes artifacts a new generation, and that the current one. Nothing changes unless all of them are there and whole, as
 /// far as a look tells: class `NotThere` names those that are missing. Returns its number.
 pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, cancel: &Cancel) -> Result<Generation> {
-    check_name("profile", name)?;
+    check_profile(name)?;
     // Held until the generation is durable: gc leaves alone what is being read.
     let mut held_entries = Vec::new();
     let (mut artifacts, mut missing, mut links) = (Vec::new(), Vec::new(), Vec::new());
@@ -264,7 +272,7 @@ fn make_current(folder: &Path, number: u64, staging: &Staging) -> Result<()> {
 
 /// Holds a profile against everybody who would switch it; makes it when it is missing.
 fn hold(store: &Home, name: &str, cancel: &Cancel) -> Result<File> {
-    check_name("profile", name)?;
+    check_profile(name)?;
     let folder = folder(store, name);
     let doing = || format!("cannot open the profile `{name}`");
     fs::create_dir_all(&folder).or_fail(doing)?;

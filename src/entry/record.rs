@@ -242,6 +242,14 @@ impl Record {
         if record.name(kind) != *name {
             return Err(Error::damaged("what the metadata says does not add up to its name"));
         }
+        // What is said twice is the same: nobody finds an entry by one name that is another's.
+        let mut made = Record { raw: Value::Null, ..record.clone() }.value(kind);
+        if let Some(made) = made.as_object_mut() {
+            made.remove("tool");
+        }
+        if !says(&record.raw, &made) {
+            return Err(Error::damaged("what the metadata says of its inputs and content does not add up"));
+        }
         let told = match kind {
             HomeKind::Cache => record.raw.get("key"),
             HomeKind::Store => record.raw.get("content_hash"),
@@ -300,6 +308,16 @@ impl Record {
     pub fn source(&self) -> (u64, u64) {
         let number = |name| self.raw.get("source").and_then(|source| source.get(name)).and_then(Value::as_u64);
         (number("files").unwrap_or(0), number("bytes").unwrap_or(0))
+    }
+}
+
+/// Whether a document says all that another one does, and perhaps more.
+fn says(document: &Value, other: &Value) -> bool {
+    match (document, other) {
+        (Value::Object(document), Value::Object(other)) => {
+            other.iter().all(|(name, value)| document.get(name).is_some_and(|there| says(there, value)))
+        }
+        (document, other) => document == other,
     }
 }
 

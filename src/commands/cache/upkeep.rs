@@ -44,7 +44,7 @@ impl Commands<'_> {
         }
         if !checked.damaged.is_empty() {
             return Err(Error::damaged(format_args!(
-                "{} of {} damaged, and moved to quarantine",
+                "{} damaged of {}, and moved away",
                 checked.damaged.len(),
                 Count(checked.checked, "entry")
             ))

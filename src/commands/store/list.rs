@@ -68,10 +68,9 @@ impl Commands<'_> {
         let found = survey(&keeping.store)?;
         let whole: Vec<_> = found.entries.iter().filter(|entry| entry.whole).collect();
         let mut inodes = Inodes::default();
+        inodes.add(keeping.store.root())?;
         let mut components: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for entry in &whole {
-            inodes.add(&keeping.store.metadata(&entry.name))?;
-            inodes.add(&keeping.store.folder(&entry.name))?;
             let sum = components.entry(entry.record.inputs.component().as_str()).or_default();
             sum.0 += 1;
             sum.1 += entry.record.output.bytes;

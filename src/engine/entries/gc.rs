@@ -1,6 +1,6 @@
 //! What goes from cache and store, and why the rest stays: decided first, told, then done, each entry looked at once more.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::survey::{Entry, Inodes, Survey, survey};
 use super::target::{ASIDE, NOTE, clear, is_lost, mount_in, read_note, remove_old};
+use super::texts::Texts;
 use crate::cancel::Cancel;
 use crate::entry::{
-    Home, HomeKind, Readers, Removal, facts, is_locked, is_random_name, peek, plain, profiles, remove, remove_orphan,
+    Home, HomeKind, Readers, Removal, is_locked, is_random_name, peek, plain, profiles, remove, remove_orphan,
     remove_strays, seconds, usage,
 };
 use crate::error::{IoContext, Result};
 use crate::hash::Hash;
-use crate::key::KeyRecord;
 use crate::text::Shown;
 
 /// How long damaged entries are kept.
@@ -192,8 +192,11 @@ fn decide<'a>(
     plan.sort_by_key(|(entry, _)| (entry.used.min(now), entry.name));
     left.sort_by_key(|entry| (entry.used.min(now), entry.name));
     if let Some(most) = request.max_size {
-        let kept: u64 = found.entries.iter().map(|entry| entry.disk).sum();
-        let mut disk = kept - plan.iter().map(|(entry, _)| entry.disk).sum::<u64>();
+        let mut texts = Texts::of(home, request, &found.entries)?;
+        let mut disk = texts.disk() + found.entries.iter().map(|entry| entry.disk).sum::<u64>();
+        for (entry, _) in &plan {
+            disk -= entry.disk + texts.forget(&entry.name);
+        }
         let mut over = left.into_iter();
         left = Vec::new();
         for entry in over.by_ref() {
@@ -201,7 +204,7 @@ fn decide<'a>(
                 left.push(entry);
                 break;
             }
-            disk -= entry.disk;
+            disk -= entry.disk + texts.forget(&entry.name);
             plan.push((entry, "the cache was larger than --max-size".to_owned()));
         }
         left.extend(over);
@@ -395,40 +398,15 @@ fn lost_facts(
     removed: &BTreeSet<Hash>,
     inodes: &mut Inodes,
 ) -> Result<u64> {
-    let all = facts::all(home)?;
-    if all.is_empty() {
-        return Ok(0);
-    }
-    let mut needed = BTreeSet::new();
-    let mut records: HashMap<Hash, KeyRecord> = HashMap::new();
-    let mut open = Vec::new();
-    for entry in found.entries.iter().filter(|entry| !removed.contains(&entry.name)) {
-        needed.insert(entry.record.output.tree);
-        records.insert(entry.record.key, entry.record.inputs.clone());
-        open.push(entry.record.key);
-    }
-    while let Some(key) = open.pop() {
-        if !needed.insert(key) {
-            continue;
-        }
-        let read = || KeyRecord::parse(&serde_json::from_slice(&facts::get(home, &key)?).ok()?).ok();
-        let Some(record) = records.remove(&key).or_else(read) else { continue };
-        needed.extend(record.listings());
-        if let KeyRecord::Component(record) = &record {
-            open.extend(record.dependencies.iter().map(|dependency| dependency.key));
-        }
+    let mut texts = Texts::of(home, request, &found.entries)?;
+    for name in removed {
+        texts.forget(name);
     }
     let mut gone = 0;
-    for (path, status) in all {
-        let name = path.file_stem().and_then(|name| Hash::parse(name.to_str()?));
-        let age = status.modified().ok().and_then(|time| request.now.duration_since(time).ok()).unwrap_or_default();
-        let lost = name.is_some_and(|name| !needed.contains(&name)) && age >= request.grace;
-        if !lost {
-            continue;
-        }
+    for path in texts.lost() {
         let mut its = Inodes::default();
-        its.add(&path)?;
-        if request.dry_run || fs::remove_file(&path).is_ok() {
+        its.add(path)?;
+        if request.dry_run || fs::remove_file(path).is_ok() {
             inodes.merge(its);
             gone += 1;
         }

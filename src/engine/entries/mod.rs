@@ -9,6 +9,7 @@
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
 //! | [`share`] | entries from and to a remote |
 //! | `stored` | files of a store: read-only, durable, digested |
+//! | `texts` | which texts belong to which entries |
 //! | [`target`] | what may be replaced, and how |
 
 pub mod cache;
@@ -21,5 +22,6 @@ pub mod store;
 mod stored;
 pub mod survey;
 pub mod target;
+mod texts;
 pub mod tree;
 pub mod verify;

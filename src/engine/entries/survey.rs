@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
+use std::time::SystemTime;
 
 use crate::entry::{Home, Peeked, Record, peek};
 use crate::error::{IoContext, Result};
@@ -20,6 +21,8 @@ pub struct Entry {
     pub record: Record,
     /// When it was used last, seconds since 1970.
     pub used: u64,
+    /// The same to the nanosecond, to tell entries of one second apart.
+    pub changed: SystemTime,
     /// Whether its content is there, as far as a look tells.
     pub whole: bool,
     /// Bytes on disk of metadata, folder and payload; of a store, of the metadata and the folder alone.
@@ -79,6 +82,7 @@ fn look(home: &Home, name: &Hash) -> Result<Looked> {
         Some(Peeked { record: None, .. }) => return Ok(Looked::Damaged),
         Some(Peeked { record: Some(record), used, status, .. }) => (record.slim(), used, status),
     };
+    let changed = status.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     let folder = home.folder(name);
     let content = fs::symlink_metadata(&folder);
     let mut taken = disk(&status) + content.as_ref().map_or(0, disk);
@@ -92,7 +96,7 @@ fn look(home: &Home, name: &Hash) -> Result<Looked> {
             Err(_) => false,
         },
     };
-    Ok(Looked::Entry(Box::new(Entry { name: *name, record, used, whole, disk: taken })))
+    Ok(Looked::Entry(Box::new(Entry { name: *name, record, used, changed, whole, disk: taken })))
 }
 
 /// Bytes that a file takes on disk.

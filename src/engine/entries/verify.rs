@@ -9,7 +9,7 @@ use super::tree;
 use crate::archive::codec;
 use crate::archive::restore::{listing, restore};
 use crate::context::Context;
-use crate::entry::{Home, HomeKind, Opened, Staging, open};
+use crate::entry::{Home, HomeKind, Opened, Staging, facts, open};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::{Hash, Hasher};
 
@@ -57,6 +57,9 @@ pub fn verify(home: &Home, context: &Context) -> Result<Checked> {
             }
             Err(error) => return Err(error),
         }
+    }
+    for name in facts::check(home)? {
+        found.damaged.push((name, Error::damaged("a text for explanations was damaged, and removed: it is losable")));
     }
     Ok(found)
 }
