@@ -140,7 +140,7 @@ pub fn peek(home: &Home, name: &Hash) -> Result<Option<Peeked>> {
         return Ok(Some(Peeked { record: None, newer: false, used: 0, status }));
     }
     let text = read(&file, &path)?;
-    let record = Record::parse(&text, home.kind(), name).ok();
+    let record = Record::parse_lean(&text, home.kind(), name).ok();
     let newer = record.is_none() && is_newer(&text, home.kind());
     let used = status.modified().map_or(0, super::record::seconds);
     Ok(Some(Peeked { record, newer, used, status }))
