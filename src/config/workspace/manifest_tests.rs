@@ -387,7 +387,7 @@ fn anchors_that_would_fill_the_memory_are_refused_quickly() {
         let begun = Instant::now();
         let (found, _) = mistake(format!("{bomb}components: {{}}\n"));
         assert!(found.contains(message), "{found}");
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     }
 }
 
