@@ -1,21 +1,25 @@
 //! Entries from and to a remote: fetched into this machine's cache or store first, and checked on the way.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use serde_json::json;
 
 use super::cache::{is_damage, set_aside};
 use super::pack;
+use super::restore::Restore;
+use super::spool::{Spool, spool};
 use super::stored;
 use super::tree;
 use crate::archive::codec;
 use crate::archive::restore::restore;
-use crate::context::Context;
+use crate::context::{Context, Progress};
 use crate::entry::usage::{Event, count};
 use crate::entry::{Existing, Home, HomeKind, Payload, Record, RootKind, Staging, facts, open, publish, sync_file};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::{Hash, Hasher, Listing};
 use crate::remote::{Failure, Marker, Published, Remote, Scope, Section, Trouble};
 use crate::text::Shown;
@@ -30,7 +34,7 @@ const REMOVE_IT: &str =
 /// What came of looking in a remote.
 #[derive(Debug)]
 pub enum Fetched {
-    /// It is in this machine's cache or store now.
+    /// It is in this machine's store now.
     Here,
     /// The remote has no such entry.
     Absent,
@@ -66,12 +70,9 @@ pub fn report_line(failure: &Failure, kind: HomeKind) -> String {
 pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> Result<Record, Failure> {
     let refused = |error: Error| Failure {
         trouble: Trouble::Refused,
-        error: Error::new(
-            crate::error::Class::Unavailable,
-            format_args!("the record of {} is not usable", name.short()),
-        )
-        .caused_by(error.chain())
-        .hint(REMOVE_IT),
+        error: Error::new(Class::Unavailable, format_args!("the record of {} is not usable", name.short()))
+            .caused_by(error.chain())
+            .hint(REMOVE_IT),
     };
     let record = Record::parse(text, kind, name).map_err(refused)?;
     if record.scope != scope.as_str() {
@@ -83,60 +84,155 @@ pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> R
     Ok(record)
 }
 
-/// Looks for an entry in a remote and brings it here. Failures of the remote are an answer; errors are this machine's own.
-///
-/// An entry that is here meanwhile is kept or replaced, by `existing`.
-pub fn fetch(remote: &Remote, home: &Home, name: &Hash, existing: Existing, context: &Context) -> Result<Fetched> {
-    let fetched = try_fetch(remote, home, name, existing, context);
+/// Looks for an artifact in a remote and brings it to the store. Failures of the remote are an answer; errors are this machine's
+/// own. One that is here meanwhile is kept.
+pub fn fetch(remote: &Remote, store: &Home, name: &Hash, context: &Context) -> Result<Fetched> {
+    let fetched = try_fetch(remote, store, name, context);
     let again = match &fetched {
         // Once more, in case it was the way here that damaged it.
         Ok(Fetched::Failed(failure)) => failure.trouble == Trouble::Damaged,
         _ => false,
     };
-    let fetched = if again { try_fetch(remote, home, name, existing, context)? } else { fetched? };
+    let fetched = if again { try_fetch(remote, store, name, context)? } else { fetched? };
     if let Fetched::Failed(failure) = &fetched {
-        count(home, Event::Remote(failure.trouble.name()), 0);
+        count(store, Event::Remote(failure.trouble.name()), 0);
     }
     Ok(fetched)
 }
 
-fn try_fetch(remote: &Remote, home: &Home, name: &Hash, existing: Existing, context: &Context) -> Result<Fetched> {
-    let section = section(home.kind());
-    let (scope, text) = match remote.record(section, name) {
-        Ok(Some(found)) => found,
+fn try_fetch(remote: &Remote, store: &Home, name: &Hash, context: &Context) -> Result<Fetched> {
+    let Offer { mut record, payload, reader } = match offer(remote, store, name) {
+        Ok(Some(offer)) => offer,
         Ok(None) => return Ok(Fetched::Absent),
         Err(failure) => return failed(failure),
     };
-    let mut record = match read_record(&text, home.kind(), name, &scope) {
-        Ok(record) => record,
-        Err(failure) => return failed(failure),
-    };
-    let Some(payload) = record.payload else { return Ok(Fetched::Absent) };
-    let reader = match remote.payload(section, &scope, name, &payload.object(), payload.bytes) {
-        Ok(reader) => reader,
-        Err(failure) => return failed(failure),
-    };
-    home.create()?;
-    let staging = Staging::new(home)?;
+    store.create()?;
+    let staging = Staging::new(store)?;
     let file = staging.join("payload");
-    if let Err(failure) = download(reader, &payload, &file, context)? {
+    context.progress.expect(payload.bytes);
+    let (spool, _) = spool(new_file(&file)?);
+    let go_on = || context.cancel.check().map(|()| true);
+    if let Err(failure) = download(reader, &payload, spool, Some(&context.progress), &go_on)? {
         return failed(failure);
     }
-    record.origin = json!({ "kind": "remote", "place": without_path(&remote.place()) });
-    match home.kind() {
-        HomeKind::Cache => drop(publish(home, &staging, &record, &file, existing, &context.cancel)?),
-        HomeKind::Store => {
-            record.payload = None;
-            match unpack(&file, &record, home, &staging, context) {
-                Ok(()) => {}
-                Err(error) if is_damage(&error) => {
-                    return failed(Failure { trouble: Trouble::Damaged, error });
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    record.payload = None;
+    match unpack(&file, &record, store, &staging, context) {
+        Ok(()) => Ok(Fetched::Here),
+        Err(error) if is_damage(&error) => failed(Failure { trouble: Trouble::Damaged, error }),
+        Err(error) => Err(error),
     }
-    Ok(Fetched::Here)
+}
+
+/// An entry of a remote, its payload about to come.
+struct Offer {
+    record: Record,
+    payload: Payload,
+    reader: Box<dyn Read + Send>,
+}
+
+/// Looks for an entry in a remote, and opens its payload.
+fn offer(remote: &Remote, home: &Home, name: &Hash) -> Result<Option<Offer>, Failure> {
+    let section = section(home.kind());
+    let Some((scope, text)) = remote.record(section, name)? else { return Ok(None) };
+    let mut record = read_record(&text, home.kind(), name, &scope)?;
+    let Some(payload) = record.payload else { return Ok(None) };
+    let reader = remote.payload(section, &scope, name, &payload.object(), payload.bytes)?;
+    record.origin = json!({ "kind": "remote", "place": without_path(&remote.place()) });
+    Ok(Some(Offer { record, payload, reader }))
+}
+
+/// What came of restoring an entry straight from a remote.
+#[derive(Debug)]
+pub(super) enum Through {
+    /// It was restored, and is in this machine's cache now, unless that failed.
+    Restored {
+        /// Its metadata.
+        record: Box<Record>,
+        /// What the user should know.
+        warnings: Vec<String>,
+        /// Why it could not be kept here.
+        unkept: Option<Error>,
+    },
+    /// The remote has no such entry.
+    Absent,
+    /// The remote did not help.
+    Failed(Failure),
+}
+
+/// Restores an entry of a remote while it arrives, and keeps it in the cache. Failures of the remote are an answer; errors are
+/// this machine's own.
+pub(super) fn restore_through(
+    remote: &Remote,
+    cache: &Home,
+    name: &Hash,
+    existing: Existing,
+    restore: &Restore<'_>,
+    context: &Context,
+) -> Result<Through> {
+    let once = || try_through(remote, cache, name, existing, restore, context);
+    let through = match once()? {
+        // Once more, in case it was the way here that damaged it.
+        Through::Failed(failure) if failure.trouble == Trouble::Damaged => once()?,
+        through => through,
+    };
+    if let Through::Failed(failure) = &through {
+        count(cache, Event::Remote(failure.trouble.name()), 0);
+    }
+    Ok(through)
+}
+
+fn try_through(
+    remote: &Remote,
+    cache: &Home,
+    name: &Hash,
+    existing: Existing,
+    restore: &Restore<'_>,
+    context: &Context,
+) -> Result<Through> {
+    let Offer { record, payload, reader } = match offer(remote, cache, name) {
+        Ok(Some(offer)) => offer,
+        Ok(None) => return Ok(Through::Absent),
+        Err(failure) if failure.trouble == Trouble::Local => return Err(failure.error),
+        Err(failure) => return Ok(Through::Failed(failure)),
+    };
+    cache.create()?;
+    let staging = Staging::new(cache)?;
+    let file = staging.join("payload");
+    let (spool, spooled) = spool(new_file(&file)?);
+    // Nobody waits for the rest of what is not wanted any more.
+    let unwanted = AtomicBool::new(false);
+    let go_on = || context.cancel.check().map(|()| !unwanted.load(Ordering::Relaxed));
+    let (came, restored) = thread::scope(|scope| {
+        let mut coming = Some(scope.spawn(|| download(reader, &payload, spool, None, &go_on)));
+        let mut came = Ok(Ok(()));
+        let mut whole = || {
+            if let Some(coming) = coming.take() {
+                came = coming.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+            match &came {
+                Ok(Ok(())) => Ok(()),
+                _ => Err(Error::damaged("the payload did not come whole")),
+            }
+        };
+        let restored = restore(Box::new(spooled), &record, &mut whole);
+        unwanted.store(restored.is_err(), Ordering::Relaxed);
+        let restored = whole().and(restored);
+        (came, restored)
+    });
+    if let Err(failure) = came? {
+        return Ok(Through::Failed(failure));
+    }
+    let warnings = match restored {
+        Ok(warnings) => warnings,
+        // What came whole and adds up to no artifact is the remote's fault.
+        Err(error) if is_damage(&error) => {
+            let error = error.with_class(Class::Unavailable).with_hint(REMOVE_IT);
+            return Ok(Through::Failed(Failure { trouble: Trouble::Damaged, error }));
+        }
+        Err(error) => return Err(error),
+    };
+    let unkept = publish(cache, &staging, &record, &file, existing, &context.cancel).err();
+    Ok(Through::Restored { record: Box::new(record), warnings, unkept })
 }
 
 /// An interruption is nobody's failure.
@@ -149,20 +245,21 @@ fn without_path(place: &str) -> &str {
     if place.starts_with("s3://") || place.starts_with("gs://") { place } else { "folder" }
 }
 
-/// Reads a payload into a file, and makes it durable. The inner result is about the remote.
+/// Reads a payload into a file, and makes it durable. The inner result is about the remote. Ends early, and says nothing of it,
+/// once `go_on` says no.
 fn download(
     mut reader: Box<dyn Read + Send>,
     payload: &Payload,
-    place: &Path,
-    context: &Context,
+    mut spool: Spool,
+    progress: Option<&Progress>,
+    go_on: &dyn Fn() -> Result<bool>,
 ) -> Result<Result<(), Failure>> {
-    let doing = || format!("cannot write `{}`", Shown::path(place));
-    let mut file = File::create(place).or_fail(doing)?;
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; 1 << 20];
-    context.progress.expect(payload.bytes);
     loop {
-        context.cancel.check()?;
+        if !go_on()? {
+            return Ok(Ok(()));
+        }
         let n = match reader.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => n,
@@ -170,15 +267,25 @@ fn download(
             Err(error) => return Ok(Err(Failure::of_read(error))),
         };
         hasher.update(&buffer[..n]);
-        file.write_all(&buffer[..n]).or_fail(doing)?;
-        context.progress.add(n as u64);
+        spool.write(&buffer[..n]).or_fail(|| "cannot keep a payload")?;
+        if let Some(progress) = progress {
+            progress.add(n as u64);
+        }
     }
     if hasher.finish() != payload.sha256 {
         let error = Error::damaged("the payload has not the digest that its record states");
         return Ok(Err(Failure { trouble: Trouble::Damaged, error: error.hint(REMOVE_IT) }));
     }
-    sync_file(&file)?;
+    // Whoever unpacks it need not wait for the disk.
+    spool.finish();
+    sync_file(spool.file())?;
     Ok(Ok(()))
+}
+
+/// A new file for a payload.
+fn new_file(place: &Path) -> Result<File> {
+    let made = File::options().read(true).write(true).create_new(true).open(place);
+    made.or_fail(|| format!("cannot write `{}`", Shown::path(place)))
 }
 
 /// A payload to a tree in the store.
