@@ -1,13 +1,13 @@
 //! The entry of a key, wherever it is: on this machine, else in the remote.
 
 use super::cache::{Got, get};
+use super::fetch::{Through, restore_through};
 use super::restore::{Restore, from_payload};
-use super::share::{Through, restore_through};
 use super::target::Target;
 use crate::context::Context;
 use crate::entry::usage::{Event, count};
 use crate::entry::{Existing, Home, Record};
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::remote::{Failure, Remote, Scopes};
 
@@ -76,16 +76,14 @@ pub fn look_up(
     if let (Some(remote), None) = (remote, &looked.found) {
         // What another scope stored here is not trusted, and gives way to what comes from ours.
         let existing = if looked.other_scope { Existing::Replace } else { Existing::Keep };
-        match restore_through(remote, cache, key, existing, restore, context) {
-            Ok(Through::Restored { record, warnings, unkept }) => {
+        match restore_through(remote, cache, key, existing, restore, context)? {
+            Through::Restored { record, warnings, unkept } => {
                 looked.found = Some(Found { record, tier: Tier::Remote, warnings });
                 looked.unkept = unkept.map(not_kept);
             }
-            Ok(Through::Absent) => {}
-            Ok(Through::Failed(failure)) => looked.failure = Some(failure),
-            // A cache that is full or read-only is no reason to fail: nothing was restored, and that is said.
-            Err(error) if error.class() == Class::Failed => looked.unkept = Some(not_kept(error)),
-            Err(error) => return Err(error),
+            Through::Absent => {}
+            Through::Failed(failure) => looked.failure = Some(failure),
+            Through::NotTaken(error) => looked.unkept = Some(not_kept(error)),
         }
     }
     match &looked.found {
