@@ -172,5 +172,5 @@ fn read(file: &File, path: &Path) -> Result<Vec<u8>> {
 /// An entry's error, with its name in front.
 fn damaged(home: &Home, name: &Hash, error: Error) -> Error {
     let named = Error::new(Class::Damaged, format_args!("{} entry {} is damaged", home.kind().word(), name.short()));
-    named.caused_by(error)
+    named.caused_by(error).hint("build and store it again")
 }

@@ -15,13 +15,25 @@ use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
 
-/// What to do with an entry of the same name that has another output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
+/// What to do with a whole entry of the same name. In a store it stays: the name says what is in it.
+#[derive(Clone, Copy)]
+pub enum Existing<'a> {
     /// Replace it: this one was built just now.
     Replace,
     /// Keep it: this one comes from elsewhere.
     Keep,
+    /// Replace it if this says so of it, who is asked while nobody else can change it.
+    ReplaceIf(&'a dyn Fn(&Record) -> bool),
+}
+
+impl Existing<'_> {
+    fn gives_way(self, there: &Record) -> bool {
+        match self {
+            Existing::Replace => true,
+            Existing::Keep => false,
+            Existing::ReplaceIf(says) => says(there),
+        }
+    }
 }
 
 /// What became of an entry that was to appear.
@@ -29,7 +41,8 @@ pub enum Existing {
 pub enum Published {
     /// There was none of this name.
     New,
-    /// One with the same output was there, and stays. Its metadata: its payload may be compressed in another way.
+    /// One was there, and stays. Its metadata: its payload may be compressed in another way and, where it was to be kept, its
+    /// output may be another one.
     Same(Box<Record>),
     /// One with another output was there; it was replaced. Its metadata.
     Replaced(Box<Record>),
@@ -42,7 +55,7 @@ pub fn publish(
     staging: &Staging,
     record: &Record,
     content: &Path,
-    existing: Existing,
+    existing: Existing<'_>,
     cancel: &Cancel,
 ) -> Result<Published> {
     let name = record.name(home.kind());
@@ -66,19 +79,18 @@ fn publish_payload(
     record: &Record,
     name: &Hash,
     content: &Path,
-    existing: Existing,
+    existing: Existing<'_>,
     cancel: &Cancel,
 ) -> Result<Published> {
     let folder = home.folder(name);
     let doing = || format!("cannot publish in `{}`", Shown::path(&folder));
     let _held = hold_folder(&folder, staging, cancel)?;
-    // What is damaged is replaced like what is not there.
-    let before = match open(home, name).unwrap_or(None) {
-        Some(there) => {
+    let before = match open(home, name) {
+        Err(error) if error.class() != Class::Damaged => return Err(error),
+        Ok(Some(there)) => {
             let before = &there.record;
-            let same =
-                before.output == record.output && before.payload == record.payload && before.scope == record.scope;
-            if same || existing == Existing::Keep {
+            let same = before.output == record.output && before.payload == record.payload;
+            if (same && before.scope == record.scope) || !existing.gives_way(before) {
                 if let Some(payload) = record.payload.filter(|_| same) {
                     // What lies there may have rotted; this was written just now, and is the same but for that.
                     fs::rename(content, folder.join(payload.file())).or_fail(doing)?;
@@ -91,7 +103,8 @@ fn publish_payload(
             }
             Some(there.record)
         }
-        None => None,
+        // What is damaged is replaced like what is not there.
+        Ok(None) | Err(_) => None,
     };
     let Some(payload) = &record.payload else { return Err(Error::failed("an entry of a cache has a payload")) };
     let file = payload.file();

@@ -60,10 +60,20 @@ impl Scopes {
     /// What a run that writes to no scope calls what it stores on this machine.
     pub const LOCAL: &str = "local";
 
+    /// The scope of what this run stores on this machine.
+    pub fn own(&self) -> &str {
+        self.write.as_ref().map_or(Self::LOCAL, Scope::as_str)
+    }
+
     /// Whether an entry of this scope is used: of those that are read, of the own one, or of nobody's.
     pub fn accepts(&self, scope: &str) -> bool {
-        let own = self.write.as_ref().map_or(Self::LOCAL, Scope::as_str);
-        scope == own || self.read.iter().any(|read| read.as_str() == scope)
+        scope == self.own() || self.read.iter().any(|read| read.as_str() == scope)
+    }
+
+    /// Whether what this run builds may take the place of an entry of this scope on this machine. Those who are trusted less
+    /// read what those have who are trusted more, and must not take it from them; what is not read is in the way.
+    pub fn may_replace(&self, scope: &str) -> bool {
+        scope == self.own() || (self.write.is_some() && !self.accepts(scope))
     }
 
     /// The scopes of the environment: `MONOFO_SCOPE`, default `shared`, where `-` means that nothing is written; and
@@ -109,6 +119,24 @@ mod tests {
             ["", "-", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "A", "a b", "a\n", "ä", "a\\b", "a%2e", &long]
         {
             assert_eq!(Scope::new(name).unwrap_err().class(), Class::Usage, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_from_others_is_not_replaced_and_a_run_without_a_scope_replaces_nobodys() {
+        let scopes = |write: &str, read: &str| {
+            Scopes::of(&Env::of([("MONOFO_SCOPE", write), ("MONOFO_READ_SCOPES", read)])).unwrap()
+        };
+        for (write, read, scope, replaces) in [
+            ("pr/1", "pr/1,trusted", "pr/1", true),
+            ("pr/1", "pr/1,trusted", "trusted", false),
+            ("pr/1", "pr/1,trusted", "pr/2", true),
+            ("pr/1", "pr/1,trusted", Scopes::LOCAL, true),
+            ("-", "trusted", Scopes::LOCAL, true),
+            ("-", "trusted", "trusted", false),
+            ("-", "trusted", "pr/1", false),
+        ] {
+            assert_eq!(scopes(write, read).may_replace(scope), replaces, "{write} {read} {scope}");
         }
     }
 

@@ -1,4 +1,5 @@
 //! Artifacts into the cache and back: what comes out, what metadata say, and what targets are never replaced.
 
 mod roundtrip;
+mod scopes;
 mod targets;

@@ -46,13 +46,13 @@ impl Commands<'_> {
         let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
         let artifact = Artifact::look(&source, &keeping.not_in_artifacts(), self.cancel)?;
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
-        let scope = keeping.scopes.write.as_ref().map_or(crate::remote::Scopes::LOCAL, |scope| scope.as_str());
-        let Built { record, same, warnings } =
-            build(&keeping.cache, &computed, artifact, keeping.encoding, scope, &again, context)?;
+        let Built { record, same, kept, warnings } =
+            build(&keeping.cache, &computed, artifact, keeping.encoding, &keeping.scopes, &again, context)?;
         self.warn(&warnings);
-        self.report.note(line(&record, same));
+        self.report.note(line(&record, if kept { "kept" } else if same { "already cached:" } else { "cached" }));
         self.report.section("key", json!(record.key.to_string()));
         self.report.section("already_cached", json!(same));
+        self.report.section("kept_other", json!(kept));
         self.report.section("entry", record.value(HomeKind::Cache));
         let mut shared = unusable;
         if let Some(remote) = &remote {
@@ -84,6 +84,10 @@ impl Commands<'_> {
                 self.report.note(format_args!("not shared: MONOFO_SCOPE says that this run writes nothing to {place}"));
                 "not-written"
             }
+            Shared::Gone(warning) => {
+                self.report.warning(warning);
+                "gone"
+            }
             Shared::Other(warning) => {
                 self.report.warning(warning);
                 "other-output"
@@ -98,11 +102,10 @@ impl Commands<'_> {
 }
 
 /// `cached a 1d6a7fabe5cb  12 files  34.6 kB to 9.9 kB  (linux-x86_64)`.
-fn line(record: &Record, same: bool) -> String {
+fn line(record: &Record, word: &str) -> String {
     let payload = record.payload.map_or(0, |payload| payload.bytes);
     format!(
-        "{} {} {}  {}  {} to {}  ({})",
-        if same { "already cached:" } else { "cached" },
+        "{word} {} {}  {}  {} to {}  ({})",
         record.inputs.component(),
         record.key.short(),
         Count(record.output.files + record.output.links, "file"),

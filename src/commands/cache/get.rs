@@ -9,9 +9,11 @@ use crate::engine::entries::explain::{self, Explanation};
 use crate::engine::entries::lookup::{Found, Looked, into_target, look_up};
 use crate::engine::entries::target::Target;
 use crate::engine::keys::Computed;
-use crate::entry::{HomeKind, Record, peek};
+use crate::engine::entries::restore::Restore;
+use crate::entry::{HomeKind, Record};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
+use crate::key::ComponentName;
 use crate::remote::{Failure, Remote};
 use crate::text::{Bytes, Count, Shown};
 
@@ -51,19 +53,22 @@ impl Commands<'_> {
         let path = keeping.artifact(&name, asked.target.as_deref(), "--target")?;
         let target = Target::new(&path, &keeping.guards())?;
         self.report.section("key", json!(key.to_string()));
-        if asked.this_key.is_some()
-            && let Some(record) = peek(&keeping.cache, &key)?.and_then(|peeked| peeked.record)
-            && *record.inputs.component() != name
-        {
+        let place = into_target(&target, &keeping.cache, context);
+        let restore: Box<Restore<'_>> = Box::new(|payload, record, whole| {
+            // A key that a user names may be anything's.
             let other = record.inputs.component();
-            return Err(Error::usage(format_args!("key {} is one of `{other}`, not of `{name}`", key.short()))
-                .hint(format_args!("name {other}, or leave out --key")));
-        }
-        let restore = into_target(&target, &keeping.cache, context);
+            if *other != name {
+                return Err(Error::usage(format_args!("key {} is one of `{other}`, not of `{name}`", key.short()))
+                    .hint(format_args!("name {other}, or leave out --key")));
+            }
+            place(payload, record, whole)
+        });
         let looked = look_up(&keeping.cache, remote.as_ref(), &keeping.scopes, &key, &restore, context)?;
         self.tell_looked(&looked);
         let failure = looked.failure.or(unusable);
         self.report.section("damaged", json!(looked.damaged.is_some()));
+        self.report.section("unreadable", json!(looked.unreadable.is_some()));
+        self.report.section("other_scope", json!(looked.other_scope));
         self.report.section("remote", super::trouble(failure.as_ref()));
         if let Some(Found { record, tier, warnings }) = looked.found {
             self.warn(&warnings);
@@ -78,20 +83,35 @@ impl Commands<'_> {
             self.remote_failed(failure, HomeKind::Cache, asked.remote.remote_required)?;
         }
         let why = match &computed {
-            Some(computed) => self.why(&keeping.cache, computed, remote.as_ref())?,
-            None => None,
+            Some(computed) if !looked.other_scope => self.why(&keeping.cache, computed, remote.as_ref())?,
+            _ => None,
         };
         self.report.section("reason", why.as_ref().map_or(Value::Null, Explanation::document));
-        Ok(Err(miss(&name, &key, why.as_ref())))
+        let reason = match (&why, &computed) {
+            (Some(why), _) => why.first_line(),
+            (None, _) if looked.other_scope => "the entry of this key is none that this run reads".to_owned(),
+            (None, _) if looked.unreadable.is_some() => "the entry of this key cannot be read".to_owned(),
+            (None, _) if looked.damaged.is_some() => "the entry of this key was damaged".to_owned(),
+            (None, Some(_)) => "nothing to compare with: no entry of this component".to_owned(),
+            (None, None) if remote.is_some() => "no entry has this key, here or in the remote".to_owned(),
+            (None, None) => "no entry here has this key".to_owned(),
+        };
+        Ok(Err(miss(&name, &key, &reason, computed.is_some())))
     }
 
     /// What is to be said of a lookup, whatever came of it.
     pub(in crate::commands) fn tell_looked(&self, looked: &Looked) {
         if looked.other_scope {
-            self.report.detail("an entry of another scope is here, and is not used");
+            self.report.note(OTHER_SCOPE);
         }
         if let Some(error) = &looked.damaged {
-            self.report.warning(format_args!("{}; it was moved to quarantine and counts as a miss", error.chain()));
+            self.report.warning(format_args!("{}; this counts as a miss", error.chain()));
+        }
+        if let Some(error) = &looked.unreadable {
+            self.report.warning(format_args!("{}; this counts as a miss", error.chain()));
+            if let Some(hint) = error.next_step() {
+                self.report.detail(format_args!("hint: {hint}"));
+            }
         }
         if let Some(error) = &looked.unkept {
             self.report.softened(error);
@@ -105,13 +125,21 @@ impl Commands<'_> {
         let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
         self.warn(&computed.warnings);
         context.cancel.check()?;
-        let here = crate::entry::open(&keeping.cache, &computed.key).is_ok_and(|opened| opened.is_some());
+        let opened = crate::entry::open(&keeping.cache, &computed.key).unwrap_or_else(|error| {
+            self.report.warning(format_args!("{}; this counts as a miss", error.chain()));
+            None
+        });
+        let short = computed.key.short();
+        let accepted = opened.map(|opened| keeping.scopes.accepts(&opened.record.scope));
         self.report.section("key", json!(computed.key.to_string()));
-        self.report.section("hit", json!(here));
-        if here {
-            return self
-                .report
-                .answer(format_args!("{name} {}: an entry with exactly this key is here", computed.key.short()));
+        self.report.section("hit", json!(accepted == Some(true)));
+        self.report.section("other_scope", json!(accepted == Some(false)));
+        match accepted {
+            Some(true) => {
+                return self.report.answer(format_args!("{name} {short}: an entry with exactly this key is here"));
+            }
+            Some(false) => return self.report.answer(format_args!("{name} {short}: {OTHER_SCOPE}")),
+            None => {}
         }
         let (found, failure) = explain::explain(&keeping.cache, &computed, remote.as_ref())?;
         let failure = if found.is_none() { failure.or(unusable) } else { failure };
@@ -144,12 +172,15 @@ impl Commands<'_> {
     }
 }
 
-fn miss(name: &crate::key::ComponentName, key: &Hash, why: Option<&Explanation>) -> Error {
-    let reason =
-        why.map_or_else(|| "nothing to compare with: no entry of this component".to_owned(), Explanation::first_line);
-    Error::new(Class::NotThere, format_args!("miss: {name} {}: {reason}", key.short())).hint(format_args!(
+/// What is said of an entry whose scope is not read.
+const OTHER_SCOPE: &str = "an entry of another scope is here, and is not used: MONOFO_READ_SCOPES says which are";
+
+fn miss(name: &ComponentName, key: &Hash, reason: &str, computed: bool) -> Error {
+    Error::new(Class::NotThere, format_args!("miss: {name} {}: {reason}", key.short())).hint(if computed {
         "build it, then store it with `monofo cache build`; `monofo cache explain` says more: give both the same arguments"
-    ))
+    } else {
+        "see `monofo cache list`; without --key, the key is that of the sources as they are"
+    })
 }
 
 /// `hit a 1d6a7fabe5cb  12 files  34.6 kB  from local to out`.

@@ -39,16 +39,30 @@ impl Commands<'_> {
         self.report.section("bytes", json!(checked.bytes));
         let names: Vec<_> = checked.damaged.iter().map(|(name, _)| name.to_string()).collect();
         self.report.section("damaged", json!(names));
-        for (name, error) in &checked.damaged {
+        let unread: Vec<_> = checked.unreadable.iter().map(|(name, _)| name.to_string()).collect();
+        self.report.section("not_checked", json!(unread));
+        for (name, error) in checked.damaged.iter().chain(&checked.unreadable) {
             self.report.warning(format_args!("{}: {}", name.short(), error.chain()));
         }
-        if !checked.damaged.is_empty() {
-            return Err(Error::damaged(format_args!(
-                "{} damaged of {}, and moved away",
-                checked.damaged.len(),
-                Count(checked.checked, "entry")
-            ))
-            .hint(format!("build and store them again; `monofo gc {word}` removes quarantine after 7 days")));
+        let (damaged, entries) = (checked.damaged.len() as u64, Count(checked.checked, "entry"));
+        let not_checked = match unread.len() {
+            0 => String::new(),
+            many => format!("; {many} could not be read, and not checked"),
+        };
+        if damaged > 0 {
+            let moved = match checked.moved {
+                all if all == damaged => "and moved away".to_owned(),
+                some => format!("of which {some} could be moved away"),
+            };
+            return Err(Error::damaged(format_args!("{damaged} damaged of {entries}, {moved}{not_checked}"))
+                .hint(format!("build and store them again; `monofo gc {word}` removes quarantine after 7 days")));
+        }
+        if let Some((_, first)) = checked.unreadable.first() {
+            let error = Error::failed(format_args!("{} of {entries} could not be read, and not checked", unread.len()));
+            return Err(match first.next_step() {
+                Some(hint) => error.hint(hint),
+                None => error.hint("see what is said of each"),
+            });
         }
         self.report.note(format_args!(
             "{} checked, {}: all right",

@@ -30,9 +30,8 @@ impl Commands<'_> {
         let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
         let artifact = Artifact::look(&source, &keeping.not_in_artifacts(), self.cancel)?;
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
-        let scope = keeping.scopes.write.as_ref().map_or(crate::remote::Scopes::LOCAL, |scope| scope.as_str());
         let Added { record, hash, same, shared, warnings } =
-            add(&keeping.store, &computed, artifact, scope, &again, context)?;
+            add(&keeping.store, &computed, artifact, keeping.scopes.own(), &again, context)?;
         self.warn(&warnings);
         let sharing = if shared > 0 { format!(", {} shared with others", Bytes(shared)) } else { String::new() };
         self.report.note(format_args!(
@@ -117,7 +116,7 @@ impl Commands<'_> {
         let mut found = restore()?;
         let mut damage = None;
         if let Found::Damaged(error) = found {
-            self.report.warning(format_args!("{}; it was moved to quarantine", error.chain()));
+            self.report.warning(error.chain());
             damage = Some(error);
             found = Found::Absent;
         }
@@ -154,14 +153,17 @@ impl Commands<'_> {
                 self.report.section("entry", record.value(HomeKind::Store));
                 Ok(())
             }
-            Found::Damaged(error) => Err(error.context("no good copy is left")),
+            Found::Damaged(error) => Err(error.context("no good copy is left").with_hint(ADD_AGAIN)),
             Found::Absent => match damage {
-                Some(error) => Err(error.context("no good copy is left").hint("build it and add it again")),
+                Some(error) => Err(error.context("no good copy is left").with_hint(ADD_AGAIN)),
                 None => Err(absent(&hash)),
             },
         }
     }
 }
+
+/// What to do about an artifact that is damaged.
+const ADD_AGAIN: &str = "build it and add it again";
 
 fn absent(hash: &Hash) -> Error {
     Error::new(Class::NotThere, format_args!("there is no artifact {hash} in the store"))

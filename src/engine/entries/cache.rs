@@ -17,22 +17,24 @@ use crate::text::{Count, Shown};
 /// What came of storing an artifact.
 #[derive(Debug)]
 pub struct Built {
-    /// Its metadata.
+    /// The metadata of what is stored now under its key.
     pub record: Record,
     /// Whether the same was there already.
     pub same: bool,
+    /// Whether another one was there that this run may not replace: it stays, and a warning says so.
+    pub kept: bool,
     /// What the user should know, one sentence each.
     pub warnings: Vec<String>,
 }
 
 /// Stores an artifact under a key. Nothing is stored when `again`, which computes the key once more when the artifact was
-/// read, gives another: class `Changed`. Blocks.
+/// read, gives another: class `Changed`. An entry that is here may stay: [`Scopes::may_replace`]. Blocks.
 pub fn build(
     cache: &Home,
     computed: &Computed,
     artifact: Artifact,
     encoding: Encoding,
-    scope: &str,
+    scopes: &Scopes,
     again: &dyn Fn() -> Result<Hash>,
     context: &Context,
 ) -> Result<Built> {
@@ -45,29 +47,48 @@ pub fn build(
         return Err(inputs_changed(computed));
     }
     let output = artifact.output(&listing);
-    let mut record = Record::new(computed.record.clone(), output, computed.source, scope);
+    let mut record = Record::new(computed.record.clone(), output, computed.source, scopes.own());
     record.payload = Some(payload);
     let mut warnings = artifact.warnings;
     if computed.newest > artifact.newest && artifact.newest > i64::MIN {
         warnings.push("a source is newer than everything in the artifact: was it built from these sources?".to_owned());
     }
+    let may_replace = |there: &Record| scopes.may_replace(&there.scope);
     let published = thread::scope(|scope| {
         scope.spawn(|| remember(cache, computed, &listing.text()));
-        publish(cache, &staging, &record, &file, Existing::Replace, &context.cancel)
+        publish(cache, &staging, &record, &file, Existing::ReplaceIf(&may_replace), &context.cancel)
     })?;
-    let (record, same) = match published {
-        Published::New => (record, false),
-        Published::Same(there) => (*there, true),
+    // The same tree packed in another way, or by another scope, is no other output.
+    let is_same = |there: &Record| there.output.tree == record.output.tree;
+    let (same, kept) = match &published {
+        Published::New => (false, false),
+        Published::Same(there) if !scopes.accepts(&there.scope) => {
+            warnings.push(format!(
+                "nothing was stored: the entry that is here is of scope `{}`, which this run does not read, and a run that writes \
+                 nothing (MONOFO_SCOPE) replaces nobody's",
+                there.scope
+            ));
+            (false, true)
+        }
+        Published::Same(there) if is_same(there) => (true, false),
+        Published::Same(there) => {
+            let then = format!("The one of scope `{}` that was here stays: this run reads it", there.scope);
+            warnings.push(irreproducible(cache, there, &listing, &then));
+            (false, true)
+        }
         Published::Replaced(before) => {
-            // The same tree packed in another way, or by another scope, is no other output.
-            let same = before.output.tree == record.output.tree;
+            let same = is_same(before);
             if !same {
-                warnings.push(irreproducible(cache, &before, &listing));
+                warnings.push(irreproducible(cache, before, &listing, "The new one replaced it"));
             }
-            (record, same)
+            (same && scopes.accepts(&before.scope), false)
         }
     };
-    Ok(Built { record, same, warnings })
+    let record = match published {
+        Published::Same(there) => *there,
+        Published::New | Published::Replaced(_) => record,
+    };
+    Ok(Built { record, same, kept, warnings })
 }
 
 /// The error for sources that changed while an artifact was stored.
@@ -90,7 +111,7 @@ pub(super) fn remember(home: &Home, computed: &Computed, output: &[u8]) {
 }
 
 /// The warning about the same inputs that gave another output.
-fn irreproducible(home: &Home, before: &Record, now: &Listing) -> String {
+fn irreproducible(home: &Home, before: &Record, now: &Listing, then: &str) -> String {
     let was = facts::get(home, &before.output.tree).and_then(|text| Listing::parse(&text).ok());
     let told = was.map(|was| differing(&was, now)).filter(|paths| !paths.is_empty());
     let detail = match told {
@@ -98,7 +119,7 @@ fn irreproducible(home: &Home, before: &Record, now: &Listing) -> String {
         None => String::new(),
     };
     format!(
-        "the same inputs gave another output before, different{detail}: the build is not reproducible, or an input is not declared. The new one replaced it"
+        "the same inputs gave another output before, different{detail}: the build is not reproducible, or an input is not declared. {then}"
     )
 }
 
@@ -132,8 +153,10 @@ pub(super) enum Got {
     Miss,
     /// There is one of a scope that this run does not read.
     OtherScope,
-    /// There was one, and it proved to be damaged: it is out of the way now, and counts as a miss.
+    /// There was one, and it proved to be damaged, which counts as a miss. The error says what became of it.
     Damaged(Error),
+    /// There is one, and it cannot be read: by this user, or now. It stays, and counts as a miss.
+    Unreadable(Error),
 }
 
 /// Restores the artifact of a key from this machine. What is in its place stays as it is unless this is a hit. Blocks.
@@ -141,7 +164,7 @@ pub(super) fn get(cache: &Home, key: &Hash, scopes: &Scopes, restore: &Restore<'
     if !cache.exists()? {
         return Ok(Got::Miss);
     }
-    let restored = match open(cache, key) {
+    let (opened, error) = match open(cache, key) {
         Ok(None) => return Ok(Got::Miss),
         Ok(Some(opened)) if !scopes.accepts(&opened.record.scope) => return Ok(Got::OtherScope),
         Ok(Some(opened)) => {
@@ -156,25 +179,26 @@ pub(super) fn get(cache: &Home, key: &Hash, scopes: &Scopes, restore: &Restore<'
                 Err(error) => (Some(opened), error),
             }
         }
+        Err(error) if is_unreadable(&error) => return Ok(Got::Unreadable(error)),
         Err(error) => (None, error),
     };
-    match restored {
-        (opened, error) if is_damage(&error) => {
-            set_aside(cache, key, opened.as_ref());
-            Ok(Got::Damaged(match &opened {
-                Some(opened) => named(cache, key, &opened.record, error),
-                // Opening it said which.
-                None => error,
-            }))
-        }
-        (_, error) => Err(error),
+    if !is_damage(&error) {
+        return Err(error);
     }
+    let aside = set_aside(cache, key, opened.as_ref());
+    Ok(Got::Damaged(aside.told(match &opened {
+        Some(opened) => named(cache, key, &opened.record, error),
+        // Opening it said which.
+        None => error,
+    })))
 }
 
 /// Says which entry is damaged.
 pub(super) fn named(home: &Home, name: &Hash, record: &Record, error: Error) -> Error {
     let component = record.inputs.component();
-    error.context(format_args!("{} entry {} of {component} is damaged", home.kind().word(), name.short()))
+    error
+        .context(format_args!("{} entry {} of {component} is damaged", home.kind().word(), name.short()))
+        .with_hint("build and store it again")
 }
 
 /// Whether an error says that an entry itself is wrong, and not the place it was to go to.
@@ -182,11 +206,45 @@ pub(super) fn is_damage(error: &Error) -> bool {
     error.class() == Class::Damaged
 }
 
+/// Whether an error of opening an entry says nothing about the entry: no rights, no more files to open, a disk in trouble.
+pub(super) fn is_unreadable(error: &Error) -> bool {
+    error.class() == Class::Failed
+}
+
+/// What became of a damaged entry.
+#[derive(Debug)]
+pub(super) enum Aside {
+    /// It is in quarantine.
+    Moved,
+    /// Somebody holds it, or was quicker.
+    Left,
+    /// It stays for this reason, and will be met again.
+    Stays(Error),
+}
+
+impl Aside {
+    /// The error about the entry, with what became of it.
+    pub(super) fn told(&self, error: Error) -> Error {
+        let then = match self {
+            Aside::Moved => "it was moved to quarantine".to_owned(),
+            Aside::Left => "it was not moved to quarantine: somebody else holds it, or has dealt with it".to_owned(),
+            Aside::Stays(why) => format!("it could not be moved to quarantine: {}", why.chain()),
+        };
+        let told = Error::new(error.class(), format_args!("{}; {then}", error.chain()));
+        match error.next_step() {
+            Some(hint) => told.hint(hint),
+            None => told,
+        }
+    }
+}
+
 /// Moves a damaged entry to quarantine, and counts it. One that cannot be moved is met again.
-pub(super) fn set_aside(home: &Home, name: &Hash, seen: Option<&crate::entry::Opened>) {
+pub(super) fn set_aside(home: &Home, name: &Hash, seen: Option<&crate::entry::Opened>) -> Aside {
     count(home, Event::Damaged, 0);
-    if let Err(error) = quarantine(home, name, seen) {
-        tracing::warn!("{}", error.chain());
+    match quarantine(home, name, seen) {
+        Ok(true) => Aside::Moved,
+        Ok(false) => Aside::Left,
+        Err(error) => Aside::Stays(error),
     }
 }
 

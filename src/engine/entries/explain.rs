@@ -140,7 +140,12 @@ fn candidates(cache: &Home, computed: &Computed) -> Result<Vec<Record>> {
     let component = computed.record.component();
     let mut found = Vec::new();
     for name in cache.names()?.entries {
-        let record = peek(cache, &name)?.and_then(|peeked| peeked.record);
+        // One that cannot be read is nothing to compare with; whoever needs it says so.
+        let peeked = peek(cache, &name).unwrap_or_else(|error| {
+            tracing::debug!(error = %error.chain(), "an entry is not compared with");
+            None
+        });
+        let record = peeked.and_then(|peeked| peeked.record);
         found.extend(record.filter(|record| record.inputs.component() == component && record.key != computed.key));
     }
     Ok(found)

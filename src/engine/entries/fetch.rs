@@ -116,7 +116,7 @@ pub(super) fn restore_through(
     remote: &Remote,
     cache: &Home,
     name: &Hash,
-    existing: Existing,
+    existing: Existing<'_>,
     restore: &Restore<'_>,
     context: &Context,
 ) -> Result<Through> {
@@ -136,7 +136,7 @@ fn try_through(
     remote: &Remote,
     cache: &Home,
     name: &Hash,
-    existing: Existing,
+    existing: Existing<'_>,
     restore: &Restore<'_>,
     context: &Context,
 ) -> Result<Through> {

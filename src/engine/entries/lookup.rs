@@ -46,8 +46,10 @@ pub struct Found {
 pub struct Looked {
     /// What was restored; `None` is a miss.
     pub found: Option<Found>,
-    /// An entry of this machine proved to be damaged, and is out of the way now.
+    /// An entry of this machine proved to be damaged. The error says what became of it.
     pub damaged: Option<Error>,
+    /// An entry of this machine is here and could not be read.
+    pub unreadable: Option<Error>,
     /// An entry of a scope that this run does not read is here.
     pub other_scope: bool,
     /// The remote did not help.
@@ -72,11 +74,12 @@ pub fn look_up(
         Got::Miss => {}
         Got::OtherScope => looked.other_scope = true,
         Got::Damaged(error) => looked.damaged = Some(error),
+        Got::Unreadable(error) => looked.unreadable = Some(error),
     }
     if let (Some(remote), None) = (remote, &looked.found) {
         // What another scope stored here is not trusted, and gives way to what comes from ours.
-        let existing = if looked.other_scope { Existing::Replace } else { Existing::Keep };
-        match restore_through(remote, cache, key, existing, restore, context)? {
+        let in_the_way = |there: &Record| !scopes.accepts(&there.scope) && scopes.may_replace(&there.scope);
+        match restore_through(remote, cache, key, Existing::ReplaceIf(&in_the_way), restore, context)? {
             Through::Restored { record, warnings, unkept } => {
                 looked.found = Some(Found { record, tier: Tier::Remote, warnings });
                 looked.unkept = unkept.map(not_kept);

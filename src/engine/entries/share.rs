@@ -72,6 +72,8 @@ pub enum Shared {
     NotWritten,
     /// Another output of the same inputs is there, and stays. A warning.
     Other(String),
+    /// Somebody replaced or removed it here meanwhile, so there is nothing to share. A warning.
+    Gone(String),
 }
 
 /// Uploads an entry of this machine. What is there already stays. The inner error is the remote's.
@@ -89,14 +91,15 @@ pub fn share(
         (Some(payload), HomeKind::Cache) => {
             let file = home.folder(&name).join(payload.file());
             // What rotted here must not spread.
-            if stored::digest_of(&file, &context.cancel)? != payload.sha256 {
+            let digest = match stored::digest_of(&file, &context.cancel) {
+                Err(error) if is_missing(&error) => return Ok(Ok(gone(&name))),
+                other => other?,
+            };
+            if digest != payload.sha256 {
                 let opened = open(home, &name).unwrap_or(None);
-                set_aside(home, &name, opened.as_ref());
-                return Err(Error::damaged(format_args!(
-                    "cache entry {} is damaged, and was not shared",
-                    name.short()
-                ))
-                .hint("build and store it again"));
+                let aside = set_aside(home, &name, opened.as_ref());
+                let error = format!("cache entry {} is damaged, and was not shared", name.short());
+                return Err(aside.told(Error::damaged(error).hint("build and store it again")));
             }
             (*payload, file)
         }
@@ -148,10 +151,22 @@ pub fn share(
             )),
             Err(failure) => return Ok(Err(failure)),
         }),
+        Err(failure) if failure.trouble == Trouble::Local && is_missing(&failure.error) => Ok(gone(&name)),
         Err(failure) if failure.trouble == Trouble::Local => return Err(failure.error),
         Err(failure) => {
             count(home, Event::Remote(failure.trouble.name()), 0);
             Err(failure)
         }
     })
+}
+
+/// Whether a file of this machine was not there.
+fn is_missing(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn gone(name: &Hash) -> Shared {
+    let why = "somebody replaced or removed it here meanwhile";
+    Shared::Gone(format!("the entry {} was not shared: {why}; whoever stored the other one shares that", name.short()))
 }

@@ -84,16 +84,24 @@ pub fn add(
     })?;
     let published = match published {
         // What is there may have rotted, or been written to: then what was read just now takes its place.
-        Published::Same(there) if !is_right(store, &record, context)? => {
-            let opened = open(store, &record.address()).unwrap_or(None);
-            set_aside(store, &record.address(), opened.as_ref());
-            drop(opened);
-            warnings.push(format!(
-                "the artifact {} that was here is damaged; it was stored again",
-                there.address().short()
-            ));
-            publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)?
-        }
+        Published::Same(there) => match damage(store, &there, context)? {
+            None => Published::Same(there),
+            Some(error) => {
+                let opened = open(store, &record.address()).unwrap_or(None);
+                let aside = set_aside(store, &record.address(), opened.as_ref());
+                drop(opened);
+                let error = aside.told(named(store, &record.address(), &there, error));
+                let published = publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)?;
+                // Somebody else may have stored it meanwhile, or it could not be moved.
+                if let Published::Same(there) = &published
+                    && damage(store, there, context)?.is_some()
+                {
+                    return Err(error.with_class(Class::Damaged).with_hint("remove it by hand, and add it again"));
+                }
+                warnings.push(format!("{}; the artifact was stored again", error.chain()));
+                published
+            }
+        },
         published => published,
     };
     let same = matches!(published, Published::Same(_));
@@ -101,14 +109,26 @@ pub fn add(
     Ok(Added { hash: record.address(), record, same, shared, warnings })
 }
 
-/// Whether an artifact that is there is what it says.
-fn is_right(store: &Home, record: &Record, context: &Context) -> Result<bool> {
-    let lines = match tree::hash(&store.folder(&record.address()), &context.cancel) {
-        Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
-        Err(_) => return Ok(false),
-        Ok(lines) => lines,
-    };
-    Ok(listing(lines, kind_of(&record.output)).digest() == record.output.tree)
+/// Reads an artifact that is there. Class `Damaged`, `Refused` or `Changed` when it is not what its metadata say.
+pub(super) fn sound(content: &Path, record: &Record, context: &Context) -> Result<()> {
+    let output = &record.output;
+    let listing = listing(tree::hash(content, &context.cancel)?, kind_of(output));
+    check(&listing, &listing.digest(), output)?;
+    if output.root == RootKind::File { check_name(content, output) } else { Ok(()) }
+}
+
+/// Whether an error says that what lies in a store is wrong. What changes while it is read lies where nothing changes.
+pub(super) fn is_wrong(error: &Error) -> bool {
+    matches!(error.class(), Class::Damaged | Class::Refused | Class::Changed)
+}
+
+/// What is wrong with an artifact that is there.
+fn damage(store: &Home, record: &Record, context: &Context) -> Result<Option<Error>> {
+    match sound(&store.folder(&record.address()), record, context) {
+        Ok(()) => Ok(None),
+        Err(error) if is_wrong(&error) => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
 }
 
 /// What is there already: the newest entries of the same component first, then the others.
@@ -142,7 +162,7 @@ pub enum Found {
     },
     /// There is none.
     Absent,
-    /// There was one, and it proved to be damaged: it is out of the way now.
+    /// There was one, and it proved to be damaged. The error says what became of it.
     Damaged(Error),
 }
 
@@ -182,11 +202,11 @@ pub fn get(
     if !is_damage(&error) && error.class() != Class::Changed {
         return Err(error);
     }
-    set_aside(store, hash, opened.as_ref());
-    Ok(Found::Damaged(match &opened {
+    let aside = set_aside(store, hash, opened.as_ref());
+    Ok(Found::Damaged(aside.told(match &opened {
         Some(opened) => named(store, hash, &opened.record, error).with_class(Class::Damaged),
         None => error,
-    }))
+    })))
 }
 
 fn give_out(

@@ -144,7 +144,7 @@ impl Target {
     }
 
     /// Makes a folder beside the target, on its file system. It is noted in the cache or store, so that gc finds it after
-    /// a kill; one that may not be written does without.
+    /// a kill; one that may not be written, or is full, does without.
     pub fn beside(&self, home: &Home) -> Result<Beside> {
         let parent = self.real.parent().unwrap_or(Path::new("/"));
         let doing = || format!("cannot make a folder in `{}`", Shown::path(parent));
@@ -154,11 +154,9 @@ impl Target {
         }
         for _ in 0..100 {
             let path = parent.join(format!("{BESIDE}{}", random_name()));
-            let note = Staging::new(home).ok();
-            if let Some(note) = &note {
-                let text = [path.as_os_str().as_bytes(), self.real.as_os_str().as_bytes()].join(&0);
-                fs::write(note.join(NOTE), text).or_fail(doing)?;
-            }
+            let text = [path.as_os_str().as_bytes(), self.real.as_os_str().as_bytes()].join(&0);
+            // A cache that is full is read like any other.
+            let note = Staging::new(home).ok().filter(|note| fs::write(note.join(NOTE), &text).is_ok());
             match fs::create_dir(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => {

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-use super::cache::set_aside;
+use super::cache::{Aside, set_aside};
 use super::restore::{check, kind_of, time_of};
-use super::tree;
+use super::store::{is_wrong, sound};
 use crate::archive::codec;
-use crate::archive::restore::{listing, restore};
+use crate::archive::restore::restore;
 use crate::context::Context;
 use crate::entry::{Home, HomeKind, Opened, Staging, facts, open};
 use crate::error::{Class, Error, IoContext, Result};
@@ -20,8 +20,28 @@ pub struct Checked {
     pub checked: u64,
     /// Bytes of their files.
     pub bytes: u64,
-    /// Those that are damaged, and why.
+    /// Those that are damaged, why, and what became of them.
     pub damaged: Vec<(Hash, Error)>,
+    /// How many of these are in quarantine now, or were removed.
+    pub moved: u64,
+    /// Those that could not be read, and why. They stay.
+    pub unreadable: Vec<(Hash, Error)>,
+}
+
+impl Checked {
+    /// Takes note of what is wrong with an entry. Errors are those that are nobody's fault.
+    fn note(&mut self, home: &Home, name: Hash, seen: Option<&Opened>, error: Error) -> Result<()> {
+        match error.class() {
+            Class::Interrupted { .. } => return Err(error),
+            _ if is_wrong(&error) => {
+                let aside = set_aside(home, &name, seen);
+                self.moved += u64::from(matches!(aside, Aside::Moved));
+                self.damaged.push((name, aside.told(error)));
+            }
+            _ => self.unreadable.push((name, error)),
+        }
+        Ok(())
+    }
 }
 
 /// Checks every entry. Blocks.
@@ -34,8 +54,7 @@ pub fn verify(home: &Home, context: &Context) -> Result<Checked> {
             Ok(Some(opened)) => opened,
             Err(error) => {
                 found.checked += 1;
-                set_aside(home, &name, None);
-                found.damaged.push((name, error));
+                found.note(home, name, None, error)?;
                 continue;
             }
         };
@@ -43,22 +62,14 @@ pub fn verify(home: &Home, context: &Context) -> Result<Checked> {
         found.bytes += opened.record.output.bytes;
         let checked = match home.kind() {
             HomeKind::Cache => check_payload(home, &opened, context),
-            HomeKind::Store => tree::hash(&opened.content, &context.cancel).and_then(|lines| {
-                let output = &opened.record.output;
-                let listing = listing(lines, kind_of(output));
-                check(&listing, &listing.digest(), output)
-            }),
+            HomeKind::Store => sound(&opened.content, &opened.record, context),
         };
-        match checked {
-            Ok(()) => {}
-            Err(error) if matches!(error.class(), Class::Damaged | Class::Refused | Class::Changed) => {
-                set_aside(home, &name, Some(&opened));
-                found.damaged.push((name, error));
-            }
-            Err(error) => return Err(error),
+        if let Err(error) = checked {
+            found.note(home, name, Some(&opened), error)?;
         }
     }
     for name in facts::check(home)? {
+        found.moved += 1;
         found.damaged.push((name, Error::damaged("a text for explanations was damaged, and removed: it is losable")));
     }
     Ok(found)
