@@ -143,18 +143,35 @@ impl Keeping {
         }
     }
 
-    /// What no artifact may contain: cache, store, and the workspace's history.
+    /// What no artifact may contain: cache, store, a remote that is a folder, and the workspace's history.
     pub fn not_in_artifacts(&self) -> Vec<PathBuf> {
-        vec![self.cache.root().to_owned(), self.store.root().to_owned(), self.workspace.root.join(".git")]
+        self.not_in_artifacts_with(None)
+    }
+
+    /// The same with a remote that a flag names.
+    pub fn not_in_artifacts_with(&self, remote: Option<&OsStr>) -> Vec<PathBuf> {
+        self.own(remote).chain([self.workspace.root.join(".git")]).collect()
     }
 
     /// What is never replaced.
     pub fn guards(&self) -> Guards {
-        Guards {
-            workspace: self.workspace.root.clone(),
-            home: self.env.path("HOME"),
-            own: vec![self.cache.root().to_owned(), self.store.root().to_owned()],
-        }
+        self.guards_with(None)
+    }
+
+    /// The same with a remote that a flag names.
+    pub fn guards_with(&self, remote: Option<&OsStr>) -> Guards {
+        let own = self.own(remote).collect();
+        Guards { workspace: self.workspace.root.clone(), home: self.env.path("HOME"), own }
+    }
+
+    /// Folders of ours: cache, store, and what lies in a remote that is a folder.
+    fn own(&self, remote: Option<&OsStr>) -> impl Iterator<Item = PathBuf> {
+        let remotes = [remote.map(PathBuf::from), self.env.path("MONOFO_REMOTE")].into_iter().flatten();
+        let folder = |remote: PathBuf| match Location::parse(&remote) {
+            Ok(Location::Folder(path)) => Some(self.directory.join(path).join(Remote::FOLDER)),
+            _ => None,
+        };
+        [self.cache.root().to_owned(), self.store.root().to_owned()].into_iter().chain(remotes.filter_map(folder))
     }
 
     /// Whether `cache build` cleans up now and then.

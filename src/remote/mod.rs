@@ -76,6 +76,9 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// The folder in a remote that all of it lies in.
+    pub const FOLDER: &str = names::LAYOUT;
+
     /// The remote at a location. The agent's storage cannot be one, which is an error of class `Usage`. Opens no connection.
     pub fn open(location: &Location, scopes: Scopes, env: &Env, cancel: &Cancel) -> Result<Self> {
         Self::with_limits(location, scopes, env, Limits::default(), cancel)

@@ -16,7 +16,7 @@ use crate::key::ComponentName;
 use crate::key::component::is_name;
 
 /// The layout's version: what is laid out in another way begins with another name.
-const LAYOUT: &str = "meta-v1";
+pub(super) const LAYOUT: &str = "meta-v1";
 
 /// The longest name of a file.
 const LONGEST_FILE: usize = 128;

@@ -51,6 +51,7 @@ impl Remote {
             return Err(Error::failed(format_args!("the record of {} is too long for a remote", hash.short())).into());
         }
         self.asking(|| {
+            self.shelf.prepare()?;
             let store_files = || -> Result<()> {
                 self.shelf.put_file("storing a payload", &payload_name, source)?;
                 extras

@@ -27,7 +27,8 @@ const REMOTE: Setting = "the remote's location";
 /// How much of a file is copied between two looks at the cancellation.
 const BLOCK: usize = 1 << 20;
 
-/// A shelf in a folder, made by the first file that is stored.
+/// A shelf in a folder, made by the first file that is stored if the folder that it lies in is there. Reading where no shelf is
+/// finds no file that is missing: most likely it is the mount that is.
 #[derive(Debug)]
 pub struct FolderShelf {
     root: PathBuf,
@@ -55,7 +56,9 @@ impl FolderShelf {
     }
 
     fn folder(&self, folders: &str) -> Result<Option<Held>> {
-        let mut at = Held::root(&self.root, REMOTE)?;
+        let root = Held::root(&self.root, REMOTE)?;
+        let mut at =
+            Some(root.ok_or_else(|| missing(&self.root, "is it mounted? The first entry that is stored makes it"))?);
         for part in folders.split('/').filter(|part| !part.is_empty()) {
             let Some(folder) = at else { return Ok(None) };
             at = folder.enter(part)?;
@@ -69,14 +72,29 @@ impl FolderShelf {
         match home.open(leaf) {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if is_no_file(&error) => {
+                let path = home.path_of(leaf);
+                Err(Error::refused(format_args!("`{}` is no regular file", Shown::path(&path)))
+                    .hint("remove it: nothing of ours makes such a thing there")
+                    .because(Why::Strange))
+            }
             Err(error) => Err(home.unusable("read", leaf, error)),
         }
     }
 
+    /// The root, made where it is missing.
+    fn make_root(&self) -> Result<Held> {
+        self.cancel.check()?;
+        // A whole path of folders where a mount is missing would be written to for months by this machine alone.
+        if let Some(parent) = self.root.parent().filter(|parent| !parent.exists()) {
+            return Err(missing(parent, "is it mounted? Of the remote's path only the last folder is made"));
+        }
+        Held::make_root(&self.root, REMOTE)
+    }
+
     /// A new file to write, and the root that it will move in.
     fn stage(&self) -> Result<(Held, Staged)> {
-        self.cancel.check()?;
-        let root = Held::make_root(&self.root, REMOTE)?;
+        let root = self.make_root()?;
         let staging = root.make(STAGING)?;
         let (name, file) = stage(&staging).map_err(|error| staging.unusable("write to", "", error))?;
         sweep(&staging);
@@ -126,6 +144,10 @@ impl Shelf for FolderShelf {
         Shown::path(&self.root).to_string()
     }
 
+    fn prepare(&self) -> Result<()> {
+        self.make_root().map(drop)
+    }
+
     fn get(&self, doing: &str, name: &str, most: u64, _limit: Option<Duration>) -> Result<Option<Vec<u8>>> {
         let Some((file, size)) = self.find(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
@@ -145,7 +167,11 @@ impl Shelf for FolderShelf {
     }
 
     fn open(&self, _doing: &'static str, name: &str) -> Result<Option<Opened>> {
-        let found = self.find(name)?;
+        // Whoever opens a file knows that it has to be there.
+        let found = self.find(name).map_err(|error| match error.why() {
+            Some(Why::Strange) => error.because(Why::Damaged),
+            _ => error,
+        })?;
         Ok(found.map(|(file, size)| Opened { reader: Box::new(file), size }))
     }
 
@@ -197,6 +223,18 @@ impl Shelf for FolderShelf {
         }
         Ok(())
     }
+}
+
+/// The error for a folder that has to be there.
+fn missing(path: &Path, hint: &str) -> Error {
+    Error::new(Class::Unavailable, format_args!("`{}` is not there", Shown::path(path))).hint(hint).because(Why::Denied)
+}
+
+/// Whether what was to be opened is a folder, a link, a pipe or the like.
+fn is_no_file(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error.kind() == ErrorKind::InvalidInput
+        || [Errno::LOOP, Errno::NXIO].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 impl Drop for Staged {

@@ -41,6 +41,11 @@ pub trait Shelf: Send + Sync {
     /// The place, for messages; never a credential.
     fn place(&self) -> String;
 
+    /// Makes sure that something can be stored, where that is not the service's business. For whoever reads before storing.
+    fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The whole of a file of at most `most` bytes; a longer one is an error of class
     /// [`Refused`](crate::error::Class::Refused), of which nothing more is read. With a `limit`, all tries end by then.
     fn get(&self, doing: &str, name: &str, most: u64, limit: Option<Duration>) -> Result<Option<Vec<u8>>>;

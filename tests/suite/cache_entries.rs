@@ -3,3 +3,4 @@
 mod roundtrip;
 mod scopes;
 mod targets;
+mod unusable;

@@ -276,3 +276,131 @@ fn urls_that_are_no_remote_are_refused_without_showing_what_is_secret_in_them() 
         assert!(!stdout.contains("hunter2") && !stderr.contains("hunter2"), "{url}: {stderr}");
     }
 }
+
+#[test]
+fn a_folder_that_is_not_there_is_no_remote_and_only_its_last_part_is_made() {
+    let sandbox = workspace();
+    let url = format!("file://{}", sandbox.path("mount/remote").display());
+    let missed = json(&sandbox, &["cache", "get", "a", "--target", "got", "--remote", &url], 3);
+    assert_eq!(missed["remote"]["kind"], "denied", "{missed:#}");
+    assert_eq!(missed["warnings"].as_array().map(Vec::len), Some(1), "{missed:#}");
+    let zeros = "0".repeat(64);
+    for args in [
+        &["cache", "get", "a", "--target", "got"][..],
+        &["cache", "explain", "a"],
+        &["store", "get", &zeros, "--target", "got"],
+        &["store", "query", &zeros],
+        &["cache", "build", "a", "--source", "out"],
+        &["store", "add", "a", "--source", "out"],
+    ] {
+        let failed = json(&sandbox, &[args, &["--remote", &url, "--remote-required"]].concat(), 8);
+        let hint = failed["error"]["hint"].as_str().unwrap_or_default();
+        assert!(hint.contains("is it mounted?"), "{args:?}: {failed:#}");
+        forget(&sandbox);
+    }
+    assert!(!sandbox.path("mount").exists());
+    fs::create_dir(sandbox.path("mount")).unwrap();
+    let build = ["cache", "build", "a", "--source", "out", "--remote", &url, "--remote-required"];
+    assert_eq!(json(&sandbox, &build, 0)["shared"], "created");
+    forget(&sandbox);
+    sandbox.monofo(["cache", "get", "a", "--target", "got", "--remote", &url, "--remote-required"]).exits(0);
+}
+
+#[test]
+fn a_remote_that_is_required_has_to_be_named() {
+    let sandbox = workspace();
+    let zeros = "0".repeat(64);
+    for args in [
+        &["cache", "build", "a", "--source", "out"][..],
+        &["cache", "get", "a", "--target", "got"],
+        &["cache", "explain", "a"],
+        &["store", "add", "a", "--source", "out"],
+        &["store", "get", &zeros, "--target", "got"],
+        &["store", "query", &zeros],
+    ] {
+        let refused = json(&sandbox, &[args, &["--remote-required"]].concat(), 2);
+        assert!(refused["error"]["hint"].as_str().unwrap().contains("MONOFO_REMOTE"), "{args:?}: {refused:#}");
+    }
+    assert!(!sandbox.work(".meta-cache").exists());
+}
+
+#[test]
+fn a_folder_that_is_the_remote_is_neither_replaced_nor_stored() {
+    let sandbox = workspace();
+    fs::create_dir(sandbox.work("shared")).unwrap();
+    let url = format!("file://{}", sandbox.work("shared").display());
+    sandbox.monofo(["cache", "build", "a", "--source", "out", "--remote", &url]).exits(0);
+    let before = walk(&sandbox.work("shared"));
+    for by_flag in [true, false] {
+        let run = |args: &[&str], status: i32| {
+            let flag = if by_flag { &["--remote", &url][..] } else { &[] };
+            let run = sandbox.monofo([&["--json"], args, flag].concat());
+            document(run.env("MONOFO_REMOTE", if by_flag { "" } else { &url }), status)
+        };
+        let hash = run(&["store", "add", "a", "--source", "out"], 0)["hash"].as_str().unwrap().to_owned();
+        for target in ["shared", "shared/", "shared/meta-v1", "shared/meta-v1/shared/x"] {
+            let refused = run(&["cache", "get", "a", "--target", target], 6);
+            assert!(refused["error"]["message"].as_str().unwrap().contains("the remote"), "{refused:#}");
+            if target != "shared/" {
+                run(&["store", "get", &hash, "--target", target], 6);
+            }
+        }
+        for source in ["shared", "shared/meta-v1"] {
+            run(&["cache", "build", "a", "--source", source], 6);
+            run(&["store", "add", "a", "--source", source], 6);
+        }
+        // What lies beside ours is nobody's business.
+        run(&["cache", "get", "a", "--target", "shared/beside"], 0);
+        fs::remove_dir_all(sandbox.work("shared/beside")).unwrap();
+    }
+    assert!(before.keys().all(|path| walk(&sandbox.work("shared")).contains_key(path)));
+}
+
+#[test]
+fn a_key_of_another_component_places_nothing_whichever_tier_has_it() {
+    let (sandbox, url) = with_folder();
+    sandbox.write("manifests/components.yaml", "components:\n  a: {version: \"v1\"}\n  b: {version: \"v1\"}\n");
+    sandbox.monofo(["cache", "build", "a", "--source", "out", "--remote", &url]).exits(0);
+    let key = entries(&sandbox.work(".meta-cache")).into_keys().next().unwrap();
+    for local in [true, false] {
+        if !local {
+            forget(&sandbox);
+        }
+        let args = ["cache", "get", "b", "--key", &key, "--target", "got", "--remote", &url];
+        let refused = json(&sandbox, &args, 2);
+        assert!(refused["error"]["message"].as_str().unwrap().contains("is one of `a`, not of `b`"), "{refused:#}");
+        assert!(!sandbox.work("got").exists());
+    }
+    let zeros = "0".repeat(64);
+    let missed = json(&sandbox, &["cache", "get", "a", "--key", &zeros, "--target", "got", "--remote", &url], 3);
+    assert!(missed["error"]["message"].as_str().unwrap().ends_with("no entry has this key, here or in the remote"));
+    let missed = json(&sandbox, &["cache", "get", "a", "--key", &zeros, "--target", "got"], 3);
+    assert!(missed["error"]["message"].as_str().unwrap().ends_with("no entry here has this key"));
+    assert!(missed["error"]["hint"].as_str().unwrap().contains("cache list"), "{missed:#}");
+}
+
+#[test]
+fn what_is_no_file_in_a_folder_is_refused_or_damaged_and_not_called_unreachable() {
+    fn no_file(path: &PathBuf, kind: &str) {
+        fs::remove_file(path).unwrap();
+        match kind {
+            "folder" => fs::create_dir(path).unwrap(),
+            "link" => std::os::unix::fs::symlink("/etc/passwd", path).unwrap(),
+            _ => rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::from_raw_mode(0o644)).unwrap(),
+        }
+    }
+    for kind in ["folder", "link", "pipe"] {
+        for (is_record, expected) in [(true, "refused"), (false, "damaged")] {
+            let (sandbox, url) = with_folder();
+            sandbox.monofo(["cache", "build", "a", "--source", "out", "--remote", &url]).exits(0);
+            forget(&sandbox);
+            let record = record(&sandbox);
+            let files = fs::read_dir(record.parent().unwrap()).unwrap().map(|file| file.unwrap().path());
+            let payload = files.into_iter().find(|path| path.to_str().unwrap().contains(".tar.")).unwrap();
+            let place = if is_record { record } else { payload };
+            no_file(&place, kind);
+            let missed = json(&sandbox, &["cache", "get", "a", "--target", "got", "--remote", &url], 3);
+            assert_eq!(missed["remote"]["kind"], expected, "{kind}: {missed:#}");
+        }
+    }
+}

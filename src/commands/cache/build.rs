@@ -30,7 +30,7 @@ impl Commands<'_> {
     pub(super) fn cache_build(&self, asked: &CacheBuild, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
-        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = self.remote(&keeping, &asked.remote)?;
         let expected = asked.expect_key.as_deref().map(|key| Hash::read("--expect-key", key)).transpose()?;
         // Before the key, so that what was hashed for it is remembered.
         keeping.cache.create()?;
@@ -44,12 +44,22 @@ impl Commands<'_> {
             .hint("the inputs changed while it was built: build it again; nothing was stored"));
         }
         let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
-        let artifact = Artifact::look(&source, &keeping.not_in_artifacts(), self.cancel)?;
+        let artifact =
+            Artifact::look(&source, &keeping.not_in_artifacts_with(asked.remote.remote.as_deref()), self.cancel)?;
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
         let Built { record, same, kept, warnings } =
             build(&keeping.cache, &computed, artifact, keeping.encoding, &keeping.scopes, &again, context)?;
         self.warn(&warnings);
-        self.report.note(line(&record, if kept { "kept" } else if same { "already cached:" } else { "cached" }));
+        self.report.note(line(
+            &record,
+            if kept {
+                "kept"
+            } else if same {
+                "already cached:"
+            } else {
+                "cached"
+            },
+        ));
         self.report.section("key", json!(record.key.to_string()));
         self.report.section("already_cached", json!(same));
         self.report.section("kept_other", json!(kept));

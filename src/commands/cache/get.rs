@@ -7,9 +7,9 @@ use crate::commands::Commands;
 use crate::context::Context;
 use crate::engine::entries::explain::{self, Explanation};
 use crate::engine::entries::lookup::{Found, Looked, into_target, look_up};
+use crate::engine::entries::restore::Restore;
 use crate::engine::entries::target::Target;
 use crate::engine::keys::Computed;
-use crate::engine::entries::restore::Restore;
 use crate::entry::{HomeKind, Record};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
@@ -41,7 +41,7 @@ impl Commands<'_> {
     fn look_for(&self, asked: &CacheGet, context: &Context) -> Result<Result<()>> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
-        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = self.remote(&keeping, &asked.remote)?;
         let (key, computed) = match asked.this_key.as_deref() {
             Some(text) => (keeping.key_of_user(text)?, None),
             None => {
@@ -51,7 +51,7 @@ impl Commands<'_> {
             }
         };
         let path = keeping.artifact(&name, asked.target.as_deref(), "--target")?;
-        let target = Target::new(&path, &keeping.guards())?;
+        let target = Target::new(&path, &keeping.guards_with(asked.remote.remote.as_deref()))?;
         self.report.section("key", json!(key.to_string()));
         let place = into_target(&target, &keeping.cache, context);
         let restore: Box<Restore<'_>> = Box::new(|payload, record, whole| {
@@ -121,7 +121,7 @@ impl Commands<'_> {
     pub(super) fn cache_explain(&self, asked: &CacheExplain, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
-        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = self.remote(&keeping, &asked.remote)?;
         let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
         self.warn(&computed.warnings);
         context.cancel.check()?;

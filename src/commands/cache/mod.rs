@@ -8,13 +8,13 @@ pub(super) mod upkeep;
 use serde_json::{Value, json};
 
 use super::Commands;
-use crate::cli::entries::CacheCommand;
+use crate::cli::entries::{CacheCommand, RemoteArgs};
 use crate::config::entries::{Keeping, keeping};
 use crate::context::Context;
 use crate::engine::entries::share::report_line;
 use crate::entry::HomeKind;
 use crate::error::{Class, Error, IoContext, Result};
-use crate::remote::Failure;
+use crate::remote::{Failure, Remote};
 
 impl Commands<'_> {
     pub(super) fn cache(&self, command: &CacheCommand) -> u8 {
@@ -47,6 +47,15 @@ impl Commands<'_> {
     pub(super) fn keeping(&self) -> Result<Keeping> {
         let directory = std::env::current_dir().or_fail(|| "cannot tell the current folder")?;
         keeping(self.env, &directory)
+    }
+
+    /// The remote that a command is given, or why it cannot be used. One that is required has to be named.
+    pub(super) fn remote(&self, keeping: &Keeping, asked: &RemoteArgs) -> Result<(Option<Remote>, Option<Failure>)> {
+        match keeping.remote(asked.remote.as_deref(), self.cancel)? {
+            (None, None) if asked.remote_required => Err(Error::usage("--remote-required without a remote")
+                .hint("name one with --remote URL or MONOFO_REMOTE, or leave out --remote-required")),
+            opened => Ok(opened),
+        }
     }
 
     /// A failure of the remote: the command goes on without it, unless that was forbidden.

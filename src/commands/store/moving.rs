@@ -24,11 +24,12 @@ impl Commands<'_> {
     pub(super) fn store_add(&self, asked: &StoreAdd, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
-        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = self.remote(&keeping, &asked.remote)?;
         let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
         self.warn(&computed.warnings);
         let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
-        let artifact = Artifact::look(&source, &keeping.not_in_artifacts(), self.cancel)?;
+        let artifact =
+            Artifact::look(&source, &keeping.not_in_artifacts_with(asked.remote.remote.as_deref()), self.cancel)?;
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
         let Added { record, hash, same, shared, warnings } =
             add(&keeping.store, &computed, artifact, keeping.scopes.own(), &again, context)?;
@@ -75,7 +76,7 @@ impl Commands<'_> {
 
     fn queried(&self, asked: &StoreQuery) -> Result<Record> {
         let keeping = self.keeping()?;
-        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = self.remote(&keeping, &asked.remote)?;
         let hash = address(&keeping, &asked.hash)?;
         if let Some(opened) = open(&keeping.store, &hash)? {
             return Ok(opened.record);
@@ -98,9 +99,9 @@ impl Commands<'_> {
 
     pub(super) fn store_get(&self, asked: &StoreGet, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
-        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = self.remote(&keeping, &asked.remote)?;
         let hash = address(&keeping, &asked.hash)?;
-        let guards = keeping.guards();
+        let guards = keeping.guards_with(asked.remote.remote.as_deref());
         let slashed = asked.target.as_os_str().as_bytes().ends_with(b"/");
         let link = match asked.link {
             LinkKind::Reflink => Link::Reflink,

@@ -30,7 +30,7 @@ pub struct Guards {
     pub workspace: PathBuf,
     /// The user's home.
     pub home: Option<PathBuf>,
-    /// Cache and store.
+    /// Cache, store, and a remote that is a folder.
     pub own: Vec<PathBuf>,
 }
 
@@ -81,11 +81,11 @@ impl Target {
             return Err(refused("is the current folder, or holds it"));
         }
         if guards.own.iter().any(|own| above(own)) {
-            return Err(refused("holds the cache or the store"));
+            return Err(refused("holds the cache, the store or the remote"));
         }
-        // Nor is anything put into the cache or store.
+        // Nor is anything put into them.
         if guards.own.iter().any(|own| within(own)) {
-            return Err(refused("lies in the cache or the store"));
+            return Err(refused("lies in the cache, the store or the remote"));
         }
         let manifests = guards.workspace.join("manifests");
         if manifests.join("components.yaml").exists() && (above(&manifests) || within(&manifests)) {

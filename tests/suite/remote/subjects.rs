@@ -56,8 +56,8 @@ fn limits(part_bytes: usize) -> Limits {
 
 pub(super) fn folder() -> Option<Subject> {
     let temp = Arc::new(tempfile::tempdir().unwrap());
-    // The folder itself is made by the first who writes.
     let root = temp.path().join("shared/remote");
+    std::fs::create_dir_all(&root).unwrap();
     let location = Location::Folder(root.clone());
     let keep = Arc::clone(&temp);
     let other = root.clone();
