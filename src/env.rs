@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::error::{Error, Result};
+
 /// A copy of the environment, taken once at the start, so that tests can hand in their own.
 #[derive(Debug, Clone, Default)]
 pub struct Env(BTreeMap<String, OsString>);
@@ -23,6 +25,16 @@ impl Env {
     /// The value of a variable, if set, not empty and UTF-8.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.to_str().filter(|value| !value.is_empty())
+    }
+
+    /// The same, where a value that is no text is an error of class `Usage`: what it is to decide must not be left to chance.
+    pub fn strict(&self, name: &str) -> Result<Option<&str>> {
+        match self.0.get(name) {
+            Some(value) if value.to_str().is_none() => {
+                Err(Error::usage(format_args!("{name} is not valid UTF-8")).hint("set it to plain text, or unset it"))
+            }
+            _ => Ok(self.text(name)),
+        }
     }
 
     /// The value as a path, if set and not empty.

@@ -182,6 +182,9 @@ impl Error {
             Some(io::ErrorKind::PermissionDenied) => Some("check who may read and write there, and as whom this runs"),
             Some(io::ErrorKind::ReadOnlyFilesystem) => Some("that file system takes no writes: use another folder"),
             Some(io::ErrorKind::NotFound) => Some("check the path"),
+            Some(io::ErrorKind::InvalidFilename) => {
+                Some("a path may have 4,096 bytes here, and each of its names 255: use shorter ones, or leave it out")
+            }
             _ if self.class() == Class::Damaged => Some(
                 "make and upload it again; if that gives the same, its writer made something that is not supported here",
             ),
@@ -229,6 +232,8 @@ impl From<Error> for io::Error {
 pub fn from_io(doing: impl fmt::Display, error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
+        // Nothing went wrong but the name: here as in an archive.
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => Error::refused(doing).caused_by(error),
         Err(error) => Error::failed(doing).caused_by(error),
     }
 }
@@ -256,6 +261,13 @@ mod tests {
         assert_eq!((back.class(), back.why()), (Class::Refused, Some(Why::Strange)));
         assert_eq!(back.next_step(), Some("look at the archive"));
         assert_eq!(back.chain(), "unpacking `a.tar`: entry `x` leads out");
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_refused_and_said_how_long_it_may_be() {
+        let error = std::fs::read("x".repeat(300)).or_fail(|| "cannot read it").unwrap_err();
+        assert_eq!(error.class(), Class::Refused);
+        assert!(error.next_step().unwrap().contains("255"));
     }
 
     #[test]

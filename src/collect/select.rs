@@ -15,7 +15,7 @@ use super::globs::{Globs, is_reserved};
 use super::list;
 use super::stat::{self, Found};
 use crate::cancel::Cancel;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, from_io};
 use crate::text::{Count, Shown};
 
 /// What to select.
@@ -351,7 +351,7 @@ impl Selecting<'_> {
     }
 
     fn unreadable(&self, name: &[u8], errno: Errno) -> Error {
-        Error::failed(format_args!("cannot read `{}`", Shown(name))).caused_by(std::io::Error::from(errno))
+        from_io(format_args!("cannot read `{}`", Shown(name)), errno.into())
     }
 
     fn unreadable_line(&self, listed: Name, errno: Errno, place: &str, list: &[u8]) -> Error {
@@ -369,9 +369,7 @@ impl Selecting<'_> {
                     error.hint("list only files that exist when the list is read, or use globs")
                 }
             }
-            errno => {
-                Error::failed(format_args!("{place}: cannot read `{name}`")).caused_by(std::io::Error::from(errno))
-            }
+            errno => from_io(format_args!("{place}: cannot read `{name}`"), errno.into()),
         }
     }
 
@@ -383,7 +381,8 @@ impl Selecting<'_> {
             return Error::new(Class::Changed, format_args!("`{path}` vanished while files were selected"))
                 .hint("make sure that nothing writes to these folders while they are packed");
         }
-        Error::failed(format_args!("cannot read the folder `{path}`")).caused_by(cause)
+        let error = Error::failed(format_args!("cannot read the folder `{path}`")).caused_by(cause);
+        if kind == Some(std::io::ErrorKind::InvalidFilename) { error.with_class(Class::Refused) } else { error }
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::gitignore;
 use crate::cancel::Cancel;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, from_io};
 use crate::text::Shown;
 
 /// Whether `.gitignore` files count.
@@ -295,6 +295,6 @@ fn unreadable(path: &[u8], errno: Errno) -> Error {
             Error::new(Class::Changed, format_args!("`{}` changed while files were read", Shown(shown)))
                 .hint("make sure that nothing writes to these folders meanwhile, and try again")
         }
-        errno => Error::failed(format_args!("cannot read `{}`", Shown(shown))).caused_by(std::io::Error::from(errno)),
+        errno => from_io(format_args!("cannot read `{}`", Shown(shown)), errno.into()),
     }
 }

@@ -60,7 +60,7 @@ pub fn keeping(env: &Env, directory: &Path) -> Result<Keeping> {
             None => Ok(workspace.root.join(usual)),
         }
     };
-    let encoding = match env.text("MONOFO_CACHE_FORMAT") {
+    let encoding = match env.strict("MONOFO_CACHE_FORMAT")? {
         None => Encoding::default(),
         Some(word) => Encoding::parse(word).ok_or_else(|| {
             Error::usage(format_args!("MONOFO_CACHE_FORMAT names no format of payloads: `{}`", word.escape_debug()))
@@ -115,7 +115,7 @@ impl Keeping {
             inputs,
             pinned: &BTreeMap::new(),
             variable: &variable,
-            salt: self.env.text("MONOFO_CACHE_SALT").unwrap_or(""),
+            salt: self.env.strict("MONOFO_CACHE_SALT")?.unwrap_or(""),
             own: &own,
             known: &known,
             cancel,

@@ -80,11 +80,11 @@ impl Scopes {
     /// `MONOFO_READ_SCOPES`, separated by commas, default the own one.
     pub fn of(env: &Env) -> Result<Self> {
         let wrong = |variable: &'static str| move |error: Error| error.context(format_args!("{variable} is wrong"));
-        let write = match env.text("MONOFO_SCOPE").unwrap_or(SHARED) {
+        let write = match env.strict("MONOFO_SCOPE")?.unwrap_or(SHARED) {
             NONE => None,
             name => Some(Scope::new(name).map_err(wrong("MONOFO_SCOPE"))?),
         };
-        let Some(names) = env.text("MONOFO_READ_SCOPES") else {
+        let Some(names) = env.strict("MONOFO_READ_SCOPES")? else {
             let read = write.clone().map_or_else(|| Scope::new(SHARED), Ok)?;
             return Ok(Scopes { write, read: vec![read] });
         };

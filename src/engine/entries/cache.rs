@@ -1,6 +1,9 @@
 //! The keyed cache: an artifact under its key, and back.
 
+use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::pack::{Artifact, payload};
@@ -171,7 +174,13 @@ pub(super) fn get(cache: &Home, key: &Hash, scopes: &Scopes, restore: &Restore<'
             let Some(file) = opened.payload.as_ref().and_then(|file| file.try_clone().ok()) else {
                 return Err(Error::failed("cannot open the payload again"));
             };
-            match restore(Box::new(file), &opened.record, &mut || Ok(())) {
+            let failed = Arc::new(AtomicBool::new(false));
+            let reading = Reading { inner: file, failed: Arc::clone(&failed) };
+            match restore(Box::new(reading), &opened.record, &mut || Ok(())) {
+                // A disk in trouble, and not the target's fault.
+                Err(error) if failed.load(Ordering::Relaxed) && is_unreadable(&error) => {
+                    return Ok(Got::Unreadable(error));
+                }
                 Ok(warnings) => {
                     opened.touch();
                     return Ok(Got::Hit { record: Box::new(opened.record), warnings });
@@ -204,6 +213,22 @@ pub(super) fn named(home: &Home, name: &Hash, record: &Record, error: Error) -> 
 /// Whether an error says that an entry itself is wrong, and not the place it was to go to.
 pub(super) fn is_damage(error: &Error) -> bool {
     error.class() == Class::Damaged
+}
+
+/// A payload that takes note when it cannot be read.
+struct Reading<R> {
+    inner: R,
+    failed: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Reading<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(out);
+        if read.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::Interrupted) {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        read
+    }
 }
 
 /// Whether an error of opening an entry says nothing about the entry: no rights, no more files to open, a disk in trouble.
@@ -251,4 +276,25 @@ pub(super) fn set_aside(home: &Home, name: &Hash, seen: Option<&crate::entry::Op
 /// Where an entry's payload is, for messages.
 pub fn place(home: &Home) -> String {
     Shown::path(home.root() as &Path).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_that_cannot_be_read_is_told_from_one_that_was() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()))
+            }
+        }
+        let failed = Arc::new(AtomicBool::new(false));
+        let mut bytes = Vec::new();
+        Reading { inner: &b"all"[..], failed: Arc::clone(&failed) }.read_to_end(&mut bytes).unwrap();
+        assert!(bytes == b"all" && !failed.load(Ordering::Relaxed));
+        Reading { inner: Broken, failed: Arc::clone(&failed) }.read_to_end(&mut bytes).unwrap_err();
+        assert!(failed.load(Ordering::Relaxed));
+    }
 }

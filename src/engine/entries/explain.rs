@@ -50,6 +50,17 @@ impl Difference {
         }
     }
 
+    /// Whether it is the same change, met on another way. What is no component's own is one change wherever it counts.
+    fn is_again(&self, other: &Difference) -> bool {
+        let everywhere = match self.what {
+            "salt" | "platform" | "env" => true,
+            "input" => self.name.is_some(),
+            _ => false,
+        };
+        (self.what, &self.name, self.change) == (other.what, &other.name, other.change)
+            && (self.via.last() == other.via.last() || (everywhere && self.text == other.text))
+    }
+
     fn document(&self) -> Value {
         json!({ "via": self.via, "what": self.what, "name": self.name, "change": self.change, "text": self.sentence() })
     }
@@ -218,7 +229,8 @@ fn compare(
     };
     let (KeyRecord::Component(a), KeyRecord::Component(b)) = (was, now) else {
         if was.platform() != now.platform() {
-            add("platform", None, "changed", format!("platform changed from {} to {}", was.platform(), now.platform()));
+            let shown = |record: &KeyRecord| Shown(record.platform().as_bytes()).to_string();
+            add("platform", None, "changed", format!("platform changed from {} to {}", shown(was), shown(now)));
         }
         match (was, now) {
             (KeyRecord::Files(a), KeyRecord::Files(b)) => {
@@ -411,19 +423,18 @@ fn dependencies(
             // The same cause, met on several ways, is told once.
             let new = found.split_off(seen);
             for difference in new {
-                let same = |other: &Difference| {
-                    other.via.last() == difference.via.last()
-                        && (other.what, &other.name, other.change)
-                            == (difference.what, &difference.name, difference.change)
-                };
-                if !found.iter().any(same) {
+                if !found.iter().any(|other| difference.is_again(other)) {
                     found.push(difference);
                 }
             }
         } else {
             let text = match before.version == now.version {
                 true => "changed; what exactly is not known any more".to_owned(),
-                false => format!("version changed from `{}` to `{}`", before.version, now.version),
+                false => format!(
+                    "version changed from `{}` to `{}`",
+                    Shown(before.version.as_bytes()),
+                    Shown(now.version.as_bytes())
+                ),
             };
             found.push(Difference { via: via.clone(), ..one(name, "unknown", text) });
         }

@@ -1,5 +1,7 @@
 //! Entries to a remote, and what its records say.
 
+use std::time::SystemTime;
+
 use serde_json::json;
 
 use super::cache::set_aside;
@@ -7,7 +9,7 @@ use super::pack;
 use super::stored;
 use crate::context::Context;
 use crate::entry::usage::{Event, count};
-use crate::entry::{Home, HomeKind, Record, RootKind, Staging, facts, open};
+use crate::entry::{Home, HomeKind, Record, RootKind, Staging, facts, open, seconds};
 use crate::error::{Class, Error, Result};
 use crate::hash::{Hash, Listing};
 use crate::remote::{Failure, Marker, Published, Remote, Scope, Section, Trouble};
@@ -51,7 +53,9 @@ pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> R
             .caused_by(error.chain())
             .hint(REMOVE_IT),
     };
-    let record = Record::parse(text, kind, name).map_err(refused)?;
+    let mut record = Record::parse(text, kind, name).map_err(refused)?;
+    // Another machine's clock must not make it the newest for ever.
+    record.created = record.created.min(seconds(SystemTime::now()));
     if record.scope != scope.as_str() {
         return Err(refused(Error::damaged("it is of another scope than the one it lies in")));
     }

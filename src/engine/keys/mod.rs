@@ -149,6 +149,15 @@ fn component_key(
     let (mut size, mut newest) = ((0, 0), i64::MIN);
     let folder = request.workspace.root.join(&component.path);
     let source = match std::fs::metadata(&folder) {
+        Ok(there) if !there.is_dir() => {
+            let path = crate::text::Shown::path(&component.path).to_string();
+            return Err(about(
+                Error::new(Class::Workspace, format_args!("its sources are to be in `{path}`, which is no folder"))
+                    .hint(
+                        "let `path` in manifests/components.yaml name the folder, and `inputs` single files elsewhere",
+                    ),
+            ));
+        }
         Ok(_) => {
             let Hashed { listing, newest: changed, warnings: told } =
                 sources::sources(&folder, component, hashing(request)).map_err(about)?;
