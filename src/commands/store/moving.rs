@@ -30,9 +30,10 @@ impl Commands<'_> {
         let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
         let artifact =
             Artifact::look(&source, &keeping.not_in_artifacts_with(asked.remote.remote.as_deref()), self.cancel)?;
+        let known = keeping.known(&keeping.store, &artifact.root);
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
         let Added { record, hash, same, shared, warnings } =
-            add(&keeping.store, &computed, artifact, keeping.scopes.own(), &again, context)?;
+            add(&keeping.store, &computed, artifact, &known, keeping.scopes.own(), &again, context)?;
         self.warn(&warnings);
         let sharing = if shared > 0 { format!(", {} shared with others", Bytes(shared)) } else { String::new() };
         self.report.note(format_args!(

@@ -46,10 +46,8 @@ pub fn build(
     context.progress.expect(artifact.bytes());
     let file = staging.join("payload");
     let (payload, listing) = payload(&artifact, encoding, &file, context)?;
-    if again()? != computed.key {
-        return Err(inputs_changed(computed));
-    }
-    let output = artifact.output(&listing);
+    let text = listing.text();
+    let output = artifact.output(&listing, Hash::of(&text));
     let mut record = Record::new(computed.record.clone(), output, computed.source, scopes.own());
     record.payload = Some(payload);
     let mut warnings = artifact.warnings;
@@ -58,7 +56,10 @@ pub fn build(
     }
     let may_replace = |there: &Record| scopes.may_replace(&there.scope);
     let published = thread::scope(|scope| {
-        scope.spawn(|| remember(cache, computed, &listing.text()));
+        scope.spawn(|| remember(cache, computed, &text));
+        if again()? != computed.key {
+            return Err(inputs_changed(computed));
+        }
         publish(cache, &staging, &record, &file, Existing::ReplaceIf(&may_replace), &context.cancel)
     })?;
     // The same tree packed in another way, or by another scope, is no other output.
