@@ -1,7 +1,9 @@
 //! Reading entries again: what is not what was stored is moved out of the way.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 use super::cache::{Aside, set_aside};
 use super::restore::{check, kind_of, time_of};
@@ -68,9 +70,17 @@ pub fn verify(home: &Home, context: &Context) -> Result<Checked> {
             found.note(home, name, Some(&opened), error)?;
         }
     }
-    for name in facts::check(home)? {
-        found.moved += 1;
-        found.damaged.push((name, Error::damaged("a text for explanations was damaged, and removed: it is losable")));
+    let wrong = facts::check(home)?;
+    let stem = |path: &Path| Hash::parse(path.file_stem()?.to_str()?);
+    let left: BTreeSet<Hash> = facts::all(home)?.iter().filter_map(|(path, _)| stem(path)).collect();
+    for name in wrong {
+        if left.contains(&name) {
+            found.unreadable.push((name, Error::failed("a text for explanations cannot be read: it is losable")));
+        } else {
+            found.moved += 1;
+            let error = "a text for explanations was damaged, and removed: it is losable";
+            found.damaged.push((name, Error::damaged(error)));
+        }
     }
     Ok(found)
 }

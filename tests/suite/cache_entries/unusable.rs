@@ -70,6 +70,13 @@ fn an_artifact_that_cannot_be_read_is_not_taken_for_a_damaged_one() {
     let Some((status, checked)) = unprivileged(&sandbox, &["store", "verify"]) else { return };
     assert_eq!((status, &checked["not_checked"]), (1, &json!([hash])), "{checked:#}");
     set(&file, Some(0o444), time);
+    let facts = crate::harness::walk(&sandbox.work(".meta-store/facts"));
+    let fact = facts.keys().find(|path| path.ends_with(b".zst")).unwrap();
+    let fact = crate::harness::join(&sandbox.work(".meta-store/facts"), fact);
+    set(&fact, Some(0), time);
+    let (status, checked) = unprivileged(&sandbox, &["store", "verify"]).unwrap();
+    assert_eq!((status, &checked["damaged"]), (1, &json!([])), "{checked:#}");
+    set(&fact, Some(0o644), time);
     sandbox.monofo(["store", "verify"]).exits(0);
 }
 
