@@ -1,6 +1,6 @@
 //! Reading entries again: what is not what was stored is moved out of the way.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -72,14 +72,18 @@ pub fn verify(home: &Home, context: &Context) -> Result<Checked> {
     }
     let wrong = facts::check(home)?;
     let stem = |path: &Path| Hash::parse(path.file_stem()?.to_str()?);
-    let left: BTreeSet<Hash> = facts::all(home)?.iter().filter_map(|(path, _)| stem(path)).collect();
+    let left = facts::all(home)?;
+    let left: BTreeMap<Hash, bool> =
+        left.iter().filter_map(|(path, status)| Some((stem(path)?, status.is_file()))).collect();
     for name in wrong {
-        if left.contains(&name) {
-            found.unreadable.push((name, Error::failed("a text for explanations cannot be read: it is losable")));
-        } else {
-            found.moved += 1;
-            let error = "a text for explanations was damaged, and removed: it is losable";
-            found.damaged.push((name, Error::damaged(error)));
+        let text = |then: &str| format!("a text for explanations {then}: it is losable");
+        match left.get(&name) {
+            Some(true) => found.unreadable.push((name, Error::failed(text("cannot be read, and stays")))),
+            Some(false) => found.damaged.push((name, Error::damaged(text("is no file, and stays")))),
+            None => {
+                found.moved += 1;
+                found.damaged.push((name, Error::damaged(text("was damaged, and removed"))));
+            }
         }
     }
     Ok(found)
