@@ -6,6 +6,7 @@
 //! | [`explain`] | why there is no entry |
 //! | [`fetch`] | entries from a remote |
 //! | [`gc`] | what goes, and why the rest stays |
+//! | `leftovers` | what crashes left, and lost texts, go |
 //! | [`lookup`] | an entry of a key, wherever it is: here, then in the remote |
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
@@ -19,6 +20,7 @@ pub mod cache;
 pub mod explain;
 pub mod fetch;
 pub mod gc;
+mod leftovers;
 pub mod lookup;
 pub mod pack;
 pub mod restore;
