@@ -75,6 +75,7 @@ pub struct Collected {
 }
 
 /// One gc: of what, how, and when to stop.
+#[derive(Clone, Copy)]
 pub(super) struct Round<'a> {
     pub(super) home: &'a Home,
     pub(super) request: &'a GcRequest,
@@ -107,14 +108,17 @@ pub fn collect(
     if !home.exists()? {
         return Ok(done);
     }
-    let until = request.within.and_then(|within| Instant::now().checked_add(within));
     let found = survey(home)?;
     let kept = references(&found)?;
     let plan = decide(home, request, &found, &kept, &mut done)?;
-    let round = Round { home, request, found: &found, cancel, until };
-    let mut inodes = leftovers(&round, &plan, &mut done);
+    let started = Instant::now();
+    let after = |halves: u32| request.within.and_then(|within| started.checked_add(within / 2 * halves));
+    let round = Round { home, request, found: &found, cancel, until: after(2) };
+    // Looking for leftovers may take all the time there is: entries have their half of it.
+    let mut inodes = leftovers(&Round { until: after(1), ..round }, &plan, &mut done);
     go(&round, plan, references, &mut done, &mut inodes);
     lost_facts(&round, &mut done, &mut inodes);
+    done.trouble = done.trouble.or_else(|| cancel.check().err());
     (done.freed, done.unshared) = (inodes.freed(), inodes.unshared());
     if !request.dry_run {
         usage::count(home, usage::Event::Gc, done.freed);
@@ -182,8 +186,14 @@ fn go(
         let component = entry.record.inputs.component().to_string();
         done.gone.push(Gone { name: entry.name, component, why });
     }
-    done.trouble = ended
-        .or_else(|| first.map(|error| error.context(format_args!("{} could not be removed", Count(failed, "entry")))));
+    let stuck = first.map(|error| error.context(format_args!("{} could not be removed", Count(failed, "entry"))));
+    done.trouble = match (ended, stuck) {
+        (Some(ended), stuck) => {
+            done.warnings.extend(stuck.map(|error| error.chain()));
+            Some(ended)
+        }
+        (None, stuck) => stuck,
+    };
 }
 
 fn keep(done: &mut Collected, name: Hash, why: &'static str) {
