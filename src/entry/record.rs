@@ -56,6 +56,8 @@ pub struct Output {
     pub empty_dirs: u64,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Whether the payload has the files' own times and modes, and they come back with it.
+    pub mtimes: bool,
 }
 
 impl Output {
@@ -174,7 +176,7 @@ impl Record {
 
     /// The document.
     pub fn value(&self, kind: HomeKind) -> Value {
-        let Output { tree, root, name, files, links, empty_dirs, bytes } = &self.output;
+        let Output { tree, root, name, files, links, empty_dirs, bytes, mtimes } = &self.output;
         let mut value = match kind {
             HomeKind::Cache => json!({ "schema": SCHEMA_CACHE, "key": self.key.to_string() }),
             HomeKind::Store => json!({
@@ -184,7 +186,7 @@ impl Record {
                 "commit": commit(&self.inputs),
             }),
         };
-        let common = json!({
+        let mut common = json!({
             "component": self.inputs.component().as_str(),
             "version": self.inputs.version(),
             "build_target": self.inputs.build_target(),
@@ -210,6 +212,9 @@ impl Record {
             "scope": self.scope,
             "tool": env!("CARGO_PKG_VERSION"),
         });
+        if *mtimes {
+            common["output"]["mtimes"] = Value::Bool(true);
+        }
         for fields in [&common, &self.raw] {
             for (name, field) in fields.as_object().into_iter().flatten() {
                 if value.get(name).is_none() {
@@ -294,6 +299,11 @@ impl Record {
                 links: number(output, "links")?,
                 empty_dirs: number(output, "empty_dirs")?,
                 bytes: number(output, "bytes")?,
+                mtimes: match output.get("mtimes") {
+                    None | Some(Value::Bool(false)) => false,
+                    Some(Value::Bool(true)) => true,
+                    Some(_) => return None,
+                },
             },
             inputs,
             payload,
@@ -341,7 +351,7 @@ fn commit(inputs: &KeyRecord) -> Option<&str> {
             crate::key::Sources::Commit(commit) => Some(commit),
             _ => None,
         },
-        KeyRecord::Files(_) => None,
+        KeyRecord::Files(_) | KeyRecord::Template(_) => None,
     }
 }
 

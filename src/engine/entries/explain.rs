@@ -124,7 +124,7 @@ pub fn explain(
         return Ok((Some(found), None));
     }
     let Some(remote) = remote else { return Ok((None, None)) };
-    let newest = match remote.newest(computed.record.component().as_str(), computed.record.platform(), MOST_REMOTE) {
+    let newest = match remote.newest(computed.record.component().as_str(), &computed.record.shelf(), MOST_REMOTE) {
         Ok(newest) => newest,
         Err(failure) if failure.trouble == Trouble::Local => return Err(failure.error),
         Err(failure) => return Ok((None, Some(failure))),

@@ -11,7 +11,7 @@ use super::pack;
 use super::stored;
 use super::tree;
 use crate::archive::codec;
-use crate::archive::restore::restore;
+use crate::archive::restore::{Given, restore};
 use crate::context::Context;
 use crate::entry::usage::{Event, count};
 use crate::entry::{Existing, Home, HomeKind, Payload, Record, RootKind, Staging, facts, open, publish, sync_file};
@@ -188,7 +188,7 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     std::fs::create_dir(&folder).or_fail(|| "cannot make a folder in the store")?;
     let content = codec::decode(Box::new(file), context)?;
     let (kind, time) = (super::restore::kind_of(&record.output), tree::STORE_TIME);
-    let (listing, digest) = restore(content, &folder, kind, time, record.output.bytes, context)?;
+    let (listing, digest) = restore(content, &folder, kind, Given::Same(time.0, time.1), record.output.bytes, context)?;
     super::restore::check(&listing, &digest, &record.output)?;
     if record.output.root == RootKind::File {
         super::restore::check_name(&folder, &record.output)?;
@@ -263,7 +263,8 @@ pub fn share(
         extras.push((SOURCES, facts::pack(&sources.text())?));
     }
     let component = record.inputs.component().as_str();
-    let marker = Marker { component, platform: record.inputs.platform() };
+    let shelf = record.inputs.shelf();
+    let marker = Marker { component, platform: &shelf };
     let marker = (home.kind() == HomeKind::Cache).then_some(&marker);
     let (object, text) = (payload.object(), told.text(home.kind()));
     let section = section(home.kind());
