@@ -16,7 +16,7 @@ use super::template::{Call, Function};
 use crate::hash::Hash;
 
 /// The schema of such records.
-pub const SCHEMA: &str = "meta.template-key/1";
+pub(super) const SCHEMA: &str = "meta.template-key/1";
 
 /// What stands in a readable key for the checksum of no file.
 const NOTHING: &str = "none";

@@ -5,16 +5,14 @@ use serde_json::{Value, json};
 use crate::cli::entries::{CacheExplain, CacheGet};
 use crate::commands::Commands;
 use crate::context::Context;
-use crate::engine::entries::cache::{Got, get};
 use crate::engine::entries::explain::{self, Explanation};
-use crate::engine::entries::share::{Fetched, fetch};
+use crate::engine::entries::lookup::{Found, Looked, into_target, look_up};
 use crate::engine::entries::target::Target;
 use crate::engine::keys::Computed;
-use crate::entry::usage::{Event, count};
-use crate::entry::{Existing, HomeKind, Record, peek};
+use crate::entry::{HomeKind, Record, peek};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
-use crate::remote::{Failure, Remote, Trouble};
+use crate::remote::{Failure, Remote};
 use crate::text::{Bytes, Count, Shown};
 
 impl Commands<'_> {
@@ -61,61 +59,19 @@ impl Commands<'_> {
             return Err(Error::usage(format_args!("key {} is one of `{other}`, not of `{name}`", key.short()))
                 .hint(format_args!("name {other}, or leave out --key")));
         }
-        let look = || get(&keeping.cache, &key, &keeping.scopes, &target, context);
-        let mut outcome = look()?;
-        // What another scope stored here is not trusted, and gives way to what comes from ours.
-        let existing = if matches!(outcome, Got::OtherScope) { Existing::Replace } else { Existing::Keep };
-        if matches!(outcome, Got::OtherScope) {
-            self.report.detail("an entry of another scope is here, and is not used");
-            outcome = Got::Miss;
-        }
-        let mut damaged = false;
-        if let Got::Damaged(error) = &outcome {
-            damaged = true;
-            self.report.warning(format_args!("{}; it was moved to quarantine and counts as a miss", error.chain()));
-        }
-        let mut failure = unusable;
-        let mut source = "local";
-        if let (Some(remote), Got::Miss | Got::Damaged(_)) = (&remote, &outcome) {
-            let fetched = match fetch(remote, &keeping.cache, &key, existing, context) {
-                // A cache that is full or read-only is no reason to fail: nothing was restored, and that is said.
-                Err(error) if error.class() == Class::Failed => {
-                    self.report.softened(&error.context("the remote's entry could not be kept here"));
-                    Fetched::Absent
-                }
-                other => other?,
-            };
-            match fetched {
-                Fetched::Here => {
-                    source = "remote";
-                    outcome = look()?;
-                    // What came whole and adds up to no artifact is the remote's fault.
-                    if let Got::Damaged(error) = outcome {
-                        count(&keeping.cache, Event::Remote(Trouble::Damaged.name()), 0);
-                        let hint = "remove it there with `monofo cache invalidate --key KEY --remote URL`";
-                        let error = error.with_class(Class::Unavailable).with_hint(hint);
-                        failure = Some(Failure { trouble: Trouble::Damaged, error });
-                        outcome = Got::Miss;
-                    }
-                }
-                Fetched::Absent => {}
-                Fetched::Failed(failed) => failure = Some(failed),
-            }
-        }
-        self.report.section("damaged", json!(damaged));
+        let restore = into_target(&target, &keeping.cache, context);
+        let looked = look_up(&keeping.cache, remote.as_ref(), &keeping.scopes, &key, &restore, context)?;
+        self.tell_looked(&looked);
+        let failure = looked.failure.or(unusable);
+        self.report.section("damaged", json!(looked.damaged.is_some()));
         self.report.section("remote", super::trouble(failure.as_ref()));
-        if let Got::Hit { record, warnings } = outcome {
-            let event = if source == "local" { Event::Hit } else { Event::RemoteHit };
-            count(&keeping.cache, event, record.output.bytes);
+        if let Some(Found { record, tier, warnings }) = looked.found {
             self.warn(&warnings);
-            self.report.note(line(&record, source, &path));
+            self.report.note(line(&record, tier.word(), &path));
             self.report.section("result", json!("hit"));
-            self.report.section("source", json!(source));
+            self.report.section("source", json!(tier.word()));
             self.report.section("entry", record.value(HomeKind::Cache));
             return Ok(Ok(()));
-        }
-        if keeping.cache.exists()? {
-            count(&keeping.cache, Event::Miss, 0);
         }
         self.report.section("result", json!("miss"));
         if let Some(failure) = failure {
@@ -127,6 +83,19 @@ impl Commands<'_> {
         };
         self.report.section("reason", why.as_ref().map_or(Value::Null, Explanation::document));
         Ok(Err(miss(&name, &key, why.as_ref())))
+    }
+
+    /// What is to be said of a lookup, whatever came of it.
+    pub(in crate::commands) fn tell_looked(&self, looked: &Looked) {
+        if looked.other_scope {
+            self.report.detail("an entry of another scope is here, and is not used");
+        }
+        if let Some(error) = &looked.damaged {
+            self.report.warning(format_args!("{}; it was moved to quarantine and counts as a miss", error.chain()));
+        }
+        if let Some(error) = &looked.unkept {
+            self.report.softened(error);
+        }
     }
 
     pub(super) fn cache_explain(&self, asked: &CacheExplain, context: &Context) -> Result<()> {

@@ -9,12 +9,13 @@ use crate::cli::entries::{LinkKind, StoreAdd, StoreGet, StoreQuery};
 use crate::commands::Commands;
 use crate::commands::cache::trouble;
 use crate::context::Context;
+use crate::engine::entries::fetch::{Fetched, fetch};
 use crate::engine::entries::pack::Artifact;
-use crate::engine::entries::share::{Fetched, fetch, read_record, section, share};
+use crate::engine::entries::share::{read_record, section, share};
 use crate::engine::entries::store::{Added, Found, add, get};
 use crate::engine::entries::target::Target;
 use crate::engine::entries::tree::Link;
-use crate::entry::{Existing, HomeKind, Record, open};
+use crate::entry::{HomeKind, Record, open};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::text::{Bytes, Count, Shown};
@@ -122,7 +123,7 @@ impl Commands<'_> {
         }
         let mut source = "local";
         if let (Some(remote), Found::Absent) = (&remote, &found) {
-            match fetch(remote, &keeping.store, &hash, Existing::Keep, context)? {
+            match fetch(remote, &keeping.store, &hash, context)? {
                 Fetched::Here => {
                     source = "remote";
                     found = restore()?;

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::thread;
 
 use super::pack::{Artifact, payload};
-use super::restore::from_payload;
-use super::target::Target;
+use super::restore::Restore;
 use crate::context::Context;
 use crate::engine::keys::Computed;
 use crate::entry::usage::{Event, count};
@@ -121,7 +120,7 @@ pub(super) fn differing(a: &Listing, b: &Listing) -> Vec<Vec<u8>> {
 
 /// What came of looking for an artifact.
 #[derive(Debug)]
-pub enum Got {
+pub(super) enum Got {
     /// It was restored.
     Hit {
         /// Its metadata.
@@ -137,8 +136,8 @@ pub enum Got {
     Damaged(Error),
 }
 
-/// Restores the artifact of a key from this machine. The target stays as it is unless this is a hit. Blocks.
-pub fn get(cache: &Home, key: &Hash, scopes: &Scopes, target: &Target, context: &Context) -> Result<Got> {
+/// Restores the artifact of a key from this machine. What is in its place stays as it is unless this is a hit. Blocks.
+pub(super) fn get(cache: &Home, key: &Hash, scopes: &Scopes, restore: &Restore<'_>) -> Result<Got> {
     if !cache.exists()? {
         return Ok(Got::Miss);
     }
@@ -149,7 +148,7 @@ pub fn get(cache: &Home, key: &Hash, scopes: &Scopes, target: &Target, context: 
             let Some(file) = opened.payload.as_ref().and_then(|file| file.try_clone().ok()) else {
                 return Err(Error::failed("cannot open the payload again"));
             };
-            match from_payload(Box::new(file), &opened.record.output, target, cache, context) {
+            match restore(Box::new(file), &opened.record, &mut || Ok(())) {
                 Ok(warnings) => {
                     opened.touch();
                     return Ok(Got::Hit { record: Box::new(opened.record), warnings });

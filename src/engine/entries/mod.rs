@@ -4,20 +4,26 @@
 //! |---|---|
 //! | [`cache`] | an artifact under its key, and back |
 //! | [`explain`] | why there is no entry |
+//! | [`fetch`] | entries from a remote |
 //! | [`gc`] | what goes, and why the rest stays |
+//! | [`lookup`] | an entry of a key, wherever it is: here, then in the remote |
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
-//! | [`share`] | entries from and to a remote |
+//! | [`share`] | entries to a remote, and its records |
+//! | `spool` | a payload that unpacks as it arrives |
 //! | `stored` | files of a store: read-only, durable, digested |
 //! | `texts` | which texts belong to which entries |
 //! | [`target`] | what may be replaced, and how |
 
 pub mod cache;
 pub mod explain;
+pub mod fetch;
 pub mod gc;
+pub mod lookup;
 pub mod pack;
 pub mod restore;
 pub mod share;
+mod spool;
 pub mod store;
 mod stored;
 pub mod survey;

@@ -9,9 +9,15 @@ use super::target::Target;
 use crate::archive::codec;
 use crate::archive::restore::{Given, restore};
 use crate::context::Context;
-use crate::entry::{Home, Output, RootKind};
+use crate::entry::{Home, Output, Record, RootKind};
 use crate::error::{Error, IoContext, Result};
 use crate::hash::{Hash, Listing, ListingKind, escape};
+
+/// How a payload becomes files: made ready beside where they belong, compared with the metadata, and put in place once the last
+/// argument agrees, which waits for the payload's end. Returns what the user should know; an error of class `Damaged` says that
+/// the entry is wrong. Nothing that was there changes before all is right.
+pub type Restore<'a> =
+    dyn Fn(Box<dyn Read + Send>, &Record, &mut dyn FnMut() -> Result<()>) -> Result<Vec<String>> + 'a;
 
 /// Restores an artifact from an archive. What does not have the digest that its metadata states is an error of class
 /// `Damaged`, and touches nothing. Returns what the user should know.
@@ -20,6 +26,7 @@ pub fn from_payload(
     output: &Output,
     target: &Target,
     home: &Home,
+    whole: &mut dyn FnMut() -> Result<()>,
     context: &Context,
 ) -> Result<Vec<String>> {
     target.check_kind(output.root)?;
@@ -30,6 +37,7 @@ pub fn from_payload(
     let content = codec::decode(payload, context)?;
     let (listing, digest) = restore(content, &tree, kind_of(output), given(output, &tree)?, output.bytes, context)?;
     check(&listing, &digest, output)?;
+    whole()?;
     context.cancel.check()?;
     place(&tree, output, target, beside)
 }

@@ -1,0 +1,275 @@
+//! Entries from a remote: through this machine's cache or store, and checked on the way.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use super::cache::is_damage;
+use super::restore::Restore;
+use super::share::{REMOVE_IT, read_record, section};
+use super::spool::{Spool, spool};
+use super::stored;
+use super::tree;
+use crate::archive::codec;
+use crate::archive::restore::{Given, restore};
+use crate::context::{Context, Progress};
+use crate::entry::usage::{Event, count};
+use crate::entry::{Existing, Home, Payload, Record, RootKind, Staging, facts, publish, sync_file};
+use crate::error::{Class, Error, IoContext, Result};
+use crate::hash::{Hash, Hasher};
+use crate::remote::{Failure, Remote, Trouble};
+use crate::text::Shown;
+
+/// What came of looking in a remote.
+#[derive(Debug)]
+pub enum Fetched {
+    /// It is in this machine's store now.
+    Here,
+    /// The remote has no such entry.
+    Absent,
+    /// The remote did not help.
+    Failed(Failure),
+}
+
+/// Looks for an artifact in a remote and brings it to the store. Failures of the remote are an answer; errors are this machine's
+/// own. One that is here meanwhile is kept.
+pub fn fetch(remote: &Remote, store: &Home, name: &Hash, context: &Context) -> Result<Fetched> {
+    let fetched = try_fetch(remote, store, name, context);
+    let again = match &fetched {
+        // Once more, in case it was the way here that damaged it.
+        Ok(Fetched::Failed(failure)) => failure.trouble == Trouble::Damaged,
+        _ => false,
+    };
+    let fetched = if again { try_fetch(remote, store, name, context)? } else { fetched? };
+    if let Fetched::Failed(failure) = &fetched {
+        count(store, Event::Remote(failure.trouble.name()), 0);
+    }
+    Ok(fetched)
+}
+
+fn try_fetch(remote: &Remote, store: &Home, name: &Hash, context: &Context) -> Result<Fetched> {
+    let Offer { mut record, payload, reader } = match offer(remote, store, name) {
+        Ok(Some(offer)) => offer,
+        Ok(None) => return Ok(Fetched::Absent),
+        Err(failure) => return failed(failure),
+    };
+    let (staging, file) = place_for_payload(store)?;
+    context.progress.expect(payload.bytes);
+    let (spool, _) = spool(file);
+    let go_on = || context.cancel.check().map(|()| true);
+    if let Err(failure) = download(reader, &payload, spool, Some(&context.progress), &go_on)? {
+        return failed(failure);
+    }
+    record.payload = None;
+    match unpack(&staging.join(PAYLOAD), &record, store, &staging, context) {
+        Ok(()) => Ok(Fetched::Here),
+        Err(error) if is_damage(&error) => failed(Failure { trouble: Trouble::Damaged, error }),
+        Err(error) => Err(error),
+    }
+}
+
+/// An entry of a remote, its payload about to come.
+struct Offer {
+    record: Record,
+    payload: Payload,
+    reader: Box<dyn Read + Send>,
+}
+
+/// Looks for an entry in a remote, and opens its payload.
+fn offer(remote: &Remote, home: &Home, name: &Hash) -> Result<Option<Offer>, Failure> {
+    let section = section(home.kind());
+    let Some((scope, text)) = remote.record(section, name)? else { return Ok(None) };
+    let mut record = read_record(&text, home.kind(), name, &scope)?;
+    let Some(payload) = record.payload else { return Ok(None) };
+    let reader = remote.payload(section, &scope, name, &payload.object(), payload.bytes)?;
+    record.origin = json!({ "kind": "remote", "place": without_path(&remote.place()) });
+    Ok(Some(Offer { record, payload, reader }))
+}
+
+/// What came of restoring an entry straight from a remote.
+#[derive(Debug)]
+pub(super) enum Through {
+    /// It was restored, and is in this machine's cache now, unless that failed.
+    Restored {
+        /// Its metadata.
+        record: Box<Record>,
+        /// What the user should know.
+        warnings: Vec<String>,
+        /// Why it could not be kept here.
+        unkept: Option<Error>,
+    },
+    /// The remote has no such entry.
+    Absent,
+    /// The remote did not help.
+    Failed(Failure),
+    /// This machine's cache, which a payload passes through, did not take it.
+    NotTaken(Error),
+}
+
+/// Restores an entry of a remote while it arrives, and keeps it in the cache. Failures of the remote are an answer; errors are
+/// this machine's own.
+pub(super) fn restore_through(
+    remote: &Remote,
+    cache: &Home,
+    name: &Hash,
+    existing: Existing,
+    restore: &Restore<'_>,
+    context: &Context,
+) -> Result<Through> {
+    let once = || try_through(remote, cache, name, existing, restore, context);
+    let through = match once()? {
+        // Once more, in case it was the way here that damaged it.
+        Through::Failed(failure) if failure.trouble == Trouble::Damaged => once()?,
+        through => through,
+    };
+    if let Through::Failed(failure) = &through {
+        count(cache, Event::Remote(failure.trouble.name()), 0);
+    }
+    Ok(through)
+}
+
+fn try_through(
+    remote: &Remote,
+    cache: &Home,
+    name: &Hash,
+    existing: Existing,
+    restore: &Restore<'_>,
+    context: &Context,
+) -> Result<Through> {
+    let Offer { record, payload, reader } = match offer(remote, cache, name) {
+        Ok(Some(offer)) => offer,
+        Ok(None) => return Ok(Through::Absent),
+        Err(failure) if failure.trouble == Trouble::Local => return Err(failure.error),
+        Err(failure) => return Ok(Through::Failed(failure)),
+    };
+    let (staging, file) = match place_for_payload(cache) {
+        Ok(made) => made,
+        Err(error) => return not_taken(error),
+    };
+    let place = staging.join(PAYLOAD);
+    let (spool, spooled) = spool(file);
+    // Nobody waits for the rest of what is not wanted any more.
+    let unwanted = AtomicBool::new(false);
+    let go_on = || context.cancel.check().map(|()| !unwanted.load(Ordering::Relaxed));
+    let (came, restored) = thread::scope(|scope| {
+        let mut coming = Some(scope.spawn(|| download(reader, &payload, spool, None, &go_on)));
+        let mut came = Ok(Ok(()));
+        let mut whole = || {
+            if let Some(coming) = coming.take() {
+                came = coming.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+            match &came {
+                Ok(Ok(())) => Ok(()),
+                _ => Err(Error::damaged("the payload did not come whole")),
+            }
+        };
+        let restored = restore(Box::new(spooled), &record, &mut whole);
+        unwanted.store(restored.is_err(), Ordering::Relaxed);
+        let restored = whole().and(restored);
+        (came, restored)
+    });
+    match came {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => return Ok(Through::Failed(failure)),
+        Err(error) => return not_taken(error),
+    }
+    let warnings = match restored {
+        Ok(warnings) => warnings,
+        // What came whole and adds up to no artifact is the remote's fault.
+        Err(error) if is_damage(&error) => {
+            let error = error.with_class(Class::Unavailable).with_hint(REMOVE_IT);
+            return Ok(Through::Failed(Failure { trouble: Trouble::Damaged, error }));
+        }
+        Err(error) => return Err(error),
+    };
+    let unkept = publish(cache, &staging, &record, &place, existing, &context.cancel).err();
+    Ok(Through::Restored { record: Box::new(record), warnings, unkept })
+}
+
+/// A cache that is full or read-only is no reason to fail: nothing was restored, and that is said.
+fn not_taken(error: Error) -> Result<Through> {
+    if error.class() == Class::Failed { Ok(Through::NotTaken(error)) } else { Err(error) }
+}
+
+/// An interruption is nobody's failure.
+fn failed(failure: Failure) -> Result<Fetched> {
+    if failure.trouble == Trouble::Local { Err(failure.error) } else { Ok(Fetched::Failed(failure)) }
+}
+
+/// A folder of this machine is nobody else's business.
+fn without_path(place: &str) -> &str {
+    if place.starts_with("s3://") || place.starts_with("gs://") { place } else { "folder" }
+}
+
+/// Reads a payload into a file, and makes it durable. The inner result is about the remote. Ends early, and says nothing of it,
+/// once `go_on` says no.
+fn download(
+    mut reader: Box<dyn Read + Send>,
+    payload: &Payload,
+    mut spool: Spool,
+    progress: Option<&Progress>,
+    go_on: &dyn Fn() -> Result<bool>,
+) -> Result<Result<(), Failure>> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        if !go_on()? {
+            return Ok(Ok(()));
+        }
+        let n = match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Ok(Err(Failure::of_read(error))),
+        };
+        hasher.update(&buffer[..n]);
+        spool.write(&buffer[..n]).or_fail(|| "cannot keep a payload")?;
+        if let Some(progress) = progress {
+            progress.add(n as u64);
+        }
+    }
+    if hasher.finish() != payload.sha256 {
+        let error = Error::damaged("the payload has not the digest that its record states");
+        return Ok(Err(Failure { trouble: Trouble::Damaged, error: error.hint(REMOVE_IT) }));
+    }
+    // Whoever unpacks it need not wait for the disk.
+    spool.finish();
+    sync_file(spool.file())?;
+    Ok(Ok(()))
+}
+
+/// The name of a payload in its staging.
+const PAYLOAD: &str = "payload";
+
+/// A folder of its own for a payload, and a new file in it.
+fn place_for_payload(home: &Home) -> Result<(Staging, File)> {
+    home.create()?;
+    let staging = Staging::new(home)?;
+    let place = staging.join(PAYLOAD);
+    let made = File::options().read(true).write(true).create_new(true).open(&place);
+    Ok((staging, made.or_fail(|| format!("cannot write `{}`", Shown::path(&place)))?))
+}
+
+/// A payload to a tree in the store.
+fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, context: &Context) -> Result<()> {
+    let folder = staging.join("tree");
+    let file = File::open(payload).or_fail(|| "cannot open the payload")?;
+    std::fs::create_dir(&folder).or_fail(|| "cannot make a folder in the store")?;
+    let content = codec::decode(Box::new(file), context)?;
+    let (kind, time) = (super::restore::kind_of(&record.output), tree::STORE_TIME);
+    let (listing, digest) = restore(content, &folder, kind, Given::Same(time.0, time.1), record.output.bytes, context)?;
+    super::restore::check(&listing, &digest, &record.output)?;
+    if record.output.root == RootKind::File {
+        super::restore::check_name(&folder, &record.output)?;
+    }
+    stored::settle(&folder)?;
+    if let Err(error) = facts::put(store, staging, &listing.text()) {
+        tracing::debug!(error = %error.chain(), "a listing was not kept");
+    }
+    publish(store, staging, record, &folder, Existing::Keep, &context.cancel)?;
+    Ok(())
+}
