@@ -52,8 +52,12 @@ pub fn whole_tree(root: &Path, only: Option<&OsStr>, cancel: &Cancel) -> Result<
 
 /// Several trees and files as one set, each under a name of its own. Folders on the way to these names are entries too.
 ///
-/// As [`whole_tree`]. The names lie apart: none is within another.
-pub fn whole_trees(trees: &[(&[u8], &Path, RootOf)], cancel: &Cancel) -> Result<(FileSet, Vec<String>)> {
+/// As [`whole_tree`], less what is directly in a folder and `leave_out` names. The names lie apart: none is within another.
+pub fn whole_trees(
+    trees: &[(&[u8], &Path, RootOf)],
+    leave_out: &(dyn Fn(&[u8]) -> bool + Sync),
+    cancel: &Cancel,
+) -> Result<(FileSet, Vec<String>)> {
     let mut set = FileSet::default();
     let mut special = Vec::new();
     let mut above = BTreeSet::new();
@@ -75,8 +79,7 @@ pub fn whole_trees(trees: &[(&[u8], &Path, RootOf)], cancel: &Cancel) -> Result<
         if kind == Kind::File {
             continue;
         }
-        let everything = |_: &[u8]| false;
-        let plan = Walk { root, ignore_files: IgnoreFiles::Keep, leave_out: &everything, enter: None, cancel };
+        let plan = Walk { root, ignore_files: IgnoreFiles::Keep, leave_out, enter: None, cancel };
         for (path, status) in walk(&plan, |visited| Ok(Some((visited.path.to_vec(), look(visited)?))))? {
             let path = [prefix, b"/".as_slice(), &path].concat();
             match status {

@@ -21,7 +21,7 @@ use crate::text::{Bytes, Count};
 
 /// How often `build` cleans up, how long that may take, and what goes.
 const OFTEN: Duration = Duration::from_secs(24 * 60 * 60);
-const WITHIN: Duration = Duration::from_secs(2);
+pub(in crate::commands) const WITHIN: Duration = Duration::from_secs(2);
 /// Entries of a component that are removed from a remote at once.
 const MOST_REMOTE: usize = 10_000;
 pub(in crate::commands) const CACHE_GRACE: Duration = Duration::from_secs(60 * 60);

@@ -67,9 +67,7 @@ impl Artifact {
             return Err(refused("is neither a folder nor a file"));
         };
         let (files, mut warnings) = whole_tree(&root, only.as_deref(), cancel)?;
-        if files.entries().len() as u64 > MOST_NODES {
-            return Err(refused("holds more than 2,000,000 files, links and folders").hint("store parts of it"));
-        }
+        refuse_too_many(&files, &shown.to_string())?;
         let (mut newest, mut leading_out) = (i64::MIN, 0);
         for entry in files.entries() {
             match entry.kind {
@@ -151,6 +149,15 @@ impl Artifact {
     pub fn output(&self, listing: &Listing) -> Output {
         Output { mtimes: self.mtimes, ..output(listing, self.kind, self.name.clone(), listing.digest()) }
     }
+}
+
+/// Refuses what could not be restored.
+pub(super) fn refuse_too_many(files: &FileSet, what: &str) -> Result<()> {
+    if files.entries().len() as u64 <= MOST_NODES {
+        return Ok(());
+    }
+    Err(Error::refused(format_args!("`{what}` holds more than 2,000,000 files, links and folders"))
+        .hint("store parts of it"))
 }
 
 /// What a listing says, as metadata tell it.
