@@ -413,6 +413,7 @@ mod tests {
             links: 1,
             empty_dirs: 0,
             bytes: 10,
+            mtimes: false,
         };
         let payload = Payload { encoding: Encoding::TarLz4, sha256: Hash::of(b"payload"), bytes: 7 };
         Record { payload: Some(payload), ..Record::new(inputs, output, (3, 4), "shared") }
@@ -430,7 +431,8 @@ mod tests {
     #[test]
     fn metadata_is_read_as_it_is_written_with_what_is_not_known() {
         for kind in [HomeKind::Cache, HomeKind::Store] {
-            let record = record();
+            let mut record = record();
+            record.output.mtimes = kind == HomeKind::Cache;
             let name = record.name(kind);
             let mut value = record.value(kind);
             value["later"] = json!([1, { "x": null }]);

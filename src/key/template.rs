@@ -284,7 +284,7 @@ pub fn date(format: &str, seconds: u64) -> String {
     let (days, hour) = (seconds / 86_400, seconds / 3600 % 24);
     let (year, month, day) = civil(days);
     // 1970 began on a Thursday; the week belongs to the year that its Thursday lies in.
-    let thursday = days - (days + 3) % 7 + 3;
+    let thursday = days + 3 - (days + 3) % 7;
     let iso_year = civil(thursday).0;
     let week = (thursday - first_day(iso_year)) / 7 + 1;
     let mut out = String::new();

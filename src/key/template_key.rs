@@ -214,7 +214,7 @@ mod tests {
             KeyPart::Result(call(Function::Env, &["UNSET"]), None),
         ]));
         assert_eq!(record.value()["key"], format!("npm-linux{digest}"));
-        assert_eq!(record.key().to_string(), "48eb5afe34ee3ae38ee6cb8d2d6a3c9b54e2cb7b9cd1b8e5e4c23b4e9c5a7d10");
+        assert_eq!(record.key().to_string(), "d7757c7a28dea5cd437448a60a8383aab92643d500527c24aaa612fcec1c7cda");
         assert_eq!(KeyRecord::parse(&record.value()).unwrap(), record);
     }
 
