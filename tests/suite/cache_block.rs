@@ -1,0 +1,564 @@
+//! The `cache:` block through the binary's hooks: a job is its pre-command hook, what the test does, and its post-command hook.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::entries::{age, entries, payload};
+use crate::harness::{Ran, Run, Sandbox, set, walk};
+use crate::transport::http::{Bucket, Fault};
+
+const HEAD: [(&str, &str); 5] = [
+    ("BUILDKITE_JOB_ID", "1"),
+    ("BUILDKITE_BRANCH", "main"),
+    ("BUILDKITE_PIPELINE_DEFAULT_BRANCH", "main"),
+    ("BUILDKITE_PIPELINE_SLUG", "web"),
+    ("MONOFO_ARTIFACTS", "/nonexistent"),
+];
+
+/// Jobs of one machine, in one folder.
+struct Machine {
+    sandbox: Sandbox,
+    variables: Vec<(String, String)>,
+}
+
+/// What a job was told.
+struct Job {
+    exports: BTreeMap<String, String>,
+    before: Ran,
+    configuration: Value,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Machine { sandbox: Sandbox::new(), variables: Vec::new() }
+    }
+
+    fn with(variables: &[(&str, &str)]) -> Self {
+        let mut machine = Machine::new();
+        machine.set(variables);
+        machine
+    }
+
+    fn set(&mut self, variables: &[(&str, &str)]) {
+        for (name, value) in variables {
+            self.variables.retain(|(known, _)| known != name);
+            self.variables.push(((*name).to_owned(), (*value).to_owned()));
+        }
+    }
+
+    fn hook(&self, phase: &str, configuration: &Value) -> Run<'_> {
+        let run =
+            self.sandbox.monofo(["hook", phase]).env("BUILDKITE_PLUGIN_CONFIGURATION", &configuration.to_string());
+        let run = HEAD.iter().fold(run, |run, (name, value)| run.env(name, value));
+        self.variables.iter().fold(run, |run, (name, value)| run.env(name, value))
+    }
+
+    #[track_caller]
+    fn pre(&self, cache: &Value, status: i32) -> Job {
+        let file = self.sandbox.path("exports");
+        fs::write(&file, "").unwrap();
+        let configuration = json!({ "cache": cache });
+        let before =
+            self.hook("pre-command", &configuration).env("MONOFO_HOOK_EXPORTS", file.to_str().unwrap()).exits(status);
+        let text = fs::read_to_string(file).unwrap();
+        let exports = text.split_terminator('\0').map(|line| line.split_once('=').unwrap());
+        let exports = exports.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Job { exports, before, configuration }
+    }
+
+    #[track_caller]
+    fn post(&self, job: &Job, command: i32, status: i32) -> Ran {
+        let run =
+            self.hook("post-command", &job.configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", &command.to_string());
+        job.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(status)
+    }
+
+    /// A whole job; `command` is what it does in between. Returns how the cache was hit, and both logs.
+    #[track_caller]
+    fn job(&self, cache: &Value, command: impl FnOnce(&Sandbox)) -> (String, String) {
+        let job = self.pre(cache, 0);
+        command(&self.sandbox);
+        let after = self.post(&job, 0, 0);
+        (job.exports["MONOFO_CACHE_HIT"].clone(), format!("{}{}", job.before.stderr, after.stderr))
+    }
+
+    fn home(&self) -> PathBuf {
+        self.sandbox.path("home/.cache/monofo/keyed")
+    }
+
+    fn entries(&self) -> usize {
+        entries(&self.home()).len()
+    }
+
+    fn forget(&self) {
+        fs::remove_dir_all(self.home()).unwrap();
+    }
+
+    fn clean(&self) {
+        fs::remove_dir_all(self.sandbox.work("")).unwrap();
+        fs::create_dir(self.sandbox.work("")).unwrap();
+    }
+}
+
+fn nothing(_: &Sandbox) {}
+
+fn deps() -> Value {
+    json!({ "key": "deps-{{ checksum \"lock\" }}", "restore-keys": "deps-", "paths": "deps" })
+}
+
+fn install(sandbox: &Sandbox) {
+    let lock = fs::read_to_string(sandbox.work("lock")).unwrap();
+    sandbox.write("deps/made", format!("of {lock}"));
+}
+
+#[test]
+fn links_modes_and_times_come_back_as_they_were() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["out", "file.txt", "deep/er/out2"] });
+    machine.job(&cache, |sandbox| {
+        for (path, mode) in
+            [("out/run", 0o755), ("out/private", 0o600), ("out/d/odd", 0o461), ("deep/er/out2/x", 0o644)]
+        {
+            sandbox.write(path, path);
+            set(&sandbox.work(path), Some(mode), 1_234_567_890);
+        }
+        sandbox.write("file.txt", "file");
+        set(&sandbox.work("file.txt"), Some(0o640), 1_000_000_001);
+        fs::create_dir(sandbox.work("out/hollow")).unwrap();
+        symlink("../run", sandbox.work("out/d/link")).unwrap();
+        symlink("/nowhere", sandbox.work("out/broken")).unwrap();
+        set(&sandbox.work("out/d"), Some(0o511), 1_111_111_111);
+        set(&sandbox.work("out/hollow"), Some(0o1777), 1_111_111_112);
+        set(&sandbox.work("out"), Some(0o750), 1_111_111_113);
+    });
+    let before = walk(&machine.sandbox.work(""));
+    set(&machine.sandbox.work("out/d"), Some(0o711), 1_111_111_111);
+    machine.clean();
+    machine.sandbox.write("out/stale", "an exact hit replaces what is there");
+    machine.sandbox.write("deep/er/beside", "and nothing else");
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "exact" && !log.contains("warning"), "{log}");
+    fs::remove_file(machine.sandbox.work("deep/er/beside")).unwrap();
+    let mut after = walk(&machine.sandbox.work(""));
+    let mut before = before;
+    for (path, node) in &mut before {
+        // Folders above the paths are not the entry's; the sticky bit is kept by nothing here; links have times of their own.
+        if path == b"deep" || path == b"deep/er" || node.kind == 'l' {
+            let restored = after.get_mut(path).unwrap();
+            (node.mtime, node.mtime_nanos) = (restored.mtime, restored.mtime_nanos);
+        }
+        (node.mode, node.mtime_nanos) = (node.mode & 0o777, 0);
+    }
+    after.values_mut().for_each(|node| node.mtime_nanos = 0);
+    crate::harness::assert_same(&before, &after, "the restored paths");
+}
+
+#[test]
+fn folders_that_nobody_may_write_to_come_back_too() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["mod", "~/go/mod"] });
+    let make = |sandbox: &Sandbox| {
+        for root in [sandbox.work("mod"), sandbox.path("home/go/mod")] {
+            fs::create_dir_all(root.join("m/v")).unwrap();
+            fs::write(root.join("m/v/f"), "x").unwrap();
+            for folder in ["m/v", "m", ""] {
+                set(&root.join(folder), Some(0o555), 1_000_000_000);
+            }
+        }
+    };
+    machine.job(&cache, make);
+    let modes = || {
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        ["", "m", "m/v"].map(|path| {
+            (mode(machine.sandbox.work("mod").join(path)), mode(machine.sandbox.path("home/go/mod").join(path)))
+        })
+    };
+    for _ in 0..2 {
+        // Once over what is there, once where nothing is.
+        assert_eq!(machine.job(&cache, nothing).0, "exact");
+        assert_eq!(modes(), [(0o555, 0o555); 3]);
+        for root in [machine.sandbox.work("mod"), machine.sandbox.path("home/go")] {
+            assert!(std::process::Command::new("chmod").args(["-R", "u+w"]).arg(&root).status().unwrap().success());
+            fs::remove_dir_all(root).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_below_home_is_merged_and_what_is_in_the_checkout_replaced() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "~/.npm"] });
+    let home = |path: &str| machine.sandbox.path("home/.npm").join(path);
+    machine.job(&cache, |sandbox| {
+        sandbox.write("deps/a", "cached");
+        sandbox.write("../home/.npm/x/a", "cached");
+        sandbox.write("../home/.npm/b", "cached");
+    });
+    machine.clean();
+    machine.sandbox.write("deps/stale", "");
+    fs::remove_file(home("x/a")).unwrap();
+    fs::write(home("b"), "changed").unwrap();
+    fs::write(home("x/other-job"), "kept").unwrap();
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    machine.sandbox.assert_paths("work", &["deps", "deps/a"]);
+    for (path, content) in [("x/a", "cached"), ("b", "cached"), ("x/other-job", "kept")] {
+        assert_eq!(fs::read_to_string(home(path)).unwrap(), content, "{path}");
+    }
+    machine.sandbox.assert_paths("home/.npm", &["b", "x", "x/a", "x/other-job"]);
+}
+
+#[test]
+fn when_one_path_cannot_be_placed_the_others_stay_as_they_were() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["a", "b", "~/.tool"] });
+    machine.job(&cache, |sandbox| {
+        sandbox.write("a/f", "cached");
+        sandbox.write("b/f", "cached");
+        sandbox.write("../home/.tool/f", "cached");
+    });
+    machine.clean();
+    machine.sandbox.write("a/f", "old");
+    // A file in place of a folder, which is not replaced.
+    fs::remove_dir_all(machine.sandbox.path("home/.tool")).unwrap();
+    fs::write(machine.sandbox.path("home/.tool"), "a file").unwrap();
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "miss" && log.contains("warning: a: ") && log.contains(".tool"), "{log}");
+    assert_eq!(fs::read_to_string(machine.sandbox.work("a/f")).unwrap(), "old");
+    machine.sandbox.assert_paths("work", &["a", "a/f"]);
+    let strict = json!({ "key": "a", "paths": ["a", "b", "~/.tool"], "soft-fail": false });
+    machine.pre(&strict, 6);
+}
+
+#[test]
+fn fallbacks_are_tried_in_their_order_and_the_newest_first() {
+    let machine = Machine::new();
+    let cache = |key: &str, restore: Value| json!({ "key": key, "restore-keys": restore, "paths": "deps" });
+    let store = |key: &str| machine.job(&cache(key, Value::Null), |sandbox| sandbox.write("deps/of", key));
+    for key in ["x-1", "x-2", "y-1", "x-"] {
+        store(key);
+    }
+    // The same second may hold them all.
+    for (metadata, age_of) in entries(&machine.home()).values().map(|path| {
+        let value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let age = match value["inputs"]["key"].as_str().unwrap() {
+            "x-1" => 10,
+            "x-2" => 20,
+            "y-1" => 5,
+            _ => 30,
+        };
+        (path, age)
+    }) {
+        set(metadata, Some(0o644), 0);
+        let text = fs::read_to_string(metadata).unwrap();
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        value["created_at"] = json!(format!("2026-01-01T00:00:{:02}Z", 60 - 1 - age_of));
+        fs::write(metadata, format!("{value:#}\n")).unwrap();
+    }
+    let fallen = |restore: Value| {
+        let _ = fs::remove_dir_all(machine.sandbox.work("deps"));
+        let job = machine.pre(&json!({ "key": "new", "restore-keys": restore, "paths": "deps", "save": "never" }), 0);
+        (
+            job.exports["MONOFO_CACHE_HIT"].clone(),
+            fs::read_to_string(machine.sandbox.work("deps/of")).unwrap_or_default(),
+        )
+    };
+    let partial = |of: &str| ("partial".to_owned(), of.to_owned());
+    assert_eq!(fallen(json!(["x-"])), partial("x-1"));
+    assert_eq!(fallen(json!(["z-", "x-2", "y-"])), partial("x-2"));
+    assert_eq!(fallen(json!(["y-", "x-"])), partial("y-1"));
+    assert_eq!(fallen(json!(["z-"])), ("miss".to_owned(), String::new()));
+}
+
+#[test]
+fn other_paths_pipelines_salts_and_ids_never_meet() {
+    let mut machine = Machine::new();
+    let cache = json!({ "key": "k", "restore-keys": "k", "paths": "deps" });
+    assert_eq!(machine.job(&cache, |sandbox| sandbox.write("deps/a", "x")).0, "miss");
+    machine.sandbox.write("other/a", "");
+    for other in [
+        json!({ "key": "k", "restore-keys": "k", "paths": ["deps", "other"], "save": "never" }),
+        json!({ "key": "k", "restore-keys": "k", "paths": "deps", "id": "x", "save": "never" }),
+    ] {
+        assert_eq!(machine.job(&other, nothing).0, "miss", "{other}");
+    }
+    for (name, value) in [("BUILDKITE_PIPELINE_SLUG", "api"), ("MONOFO_CACHE_SALT", "2")] {
+        machine.set(&[(name, value)]);
+        let never = json!({ "key": "k", "restore-keys": "k", "paths": "deps", "save": "never" });
+        assert_eq!(machine.job(&never, nothing).0, "miss", "{name}");
+        machine.variables.clear();
+    }
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+}
+
+#[test]
+fn checksums_cover_names_modes_contents_and_what_links_reach() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "{{ checksum \"in\" \"!in/skip\" \"*.lock\" }}", "paths": "deps", "save": "always" });
+    machine.sandbox.write("in/a", "1");
+    machine.sandbox.write("deps/x", "");
+    machine.sandbox.write("hidden/target", "1");
+    symlink("../hidden/target", machine.sandbox.work("in/link")).unwrap();
+    machine.sandbox.write("x.lock", "1");
+    assert_eq!(machine.job(&cache, nothing).0, "miss");
+    machine.sandbox.write("in/skip", "1");
+    set(&machine.sandbox.work("in/a"), Some(0o600), 5);
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    let changes: [fn(&Sandbox); 5] = [
+        |sandbox| sandbox.write("in/a", "2"),
+        |sandbox| set(&sandbox.work("in/a"), Some(0o755), 5),
+        |sandbox| fs::rename(sandbox.work("in/a"), sandbox.work("in/b")).unwrap(),
+        |sandbox| sandbox.write("hidden/target", "2"),
+        |sandbox| sandbox.write("y.lock", "1"),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        change(&machine.sandbox);
+        assert_eq!(machine.job(&cache, nothing).0, "miss", "change {number}");
+    }
+}
+
+#[test]
+fn a_checksum_of_nothing_is_an_error_unless_it_is_optional() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "{{ checksum \"a\" \"b/**\" }}", "paths": "deps" });
+    machine.sandbox.write("a", "");
+    machine.pre(&cache, 2).before.says("`b/**` matches no file").says("write `optional` behind it");
+    let cache =
+        json!({ "key": "k-{{ checksum \"a\" \"b/**\" optional }}-{{ checksum \"c\" optional }}", "paths": "deps" });
+    machine.sandbox.write("deps/a", "");
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "miss" && log.contains("-none, 1 file"), "{log}");
+}
+
+#[test]
+fn what_is_not_there_is_left_out_and_nothing_is_no_entry() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "absent"] });
+    let (_, log) = machine.job(&cache, nothing);
+    assert!(log.contains("warning: absent: nothing is stored") || log.contains("deps: nothing is stored"), "{log}");
+    assert_eq!(machine.entries(), 0);
+    let (_, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", ""));
+    assert!(log.contains("`absent` is not there, and is left out") && log.contains("stored a"), "{log}");
+    machine.clean();
+    machine.sandbox.write("absent/kept", "");
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    machine.sandbox.assert_paths("work", &["absent", "absent/kept", "deps", "deps/a"]);
+}
+
+#[test]
+fn places_that_are_never_replaced_fail_the_job_before_the_command() {
+    let machine = Machine::new();
+    fs::create_dir_all(machine.sandbox.work("repo/.git")).unwrap();
+    fs::create_dir_all(machine.sandbox.path("outside")).unwrap();
+    symlink("../outside", machine.sandbox.work("link")).unwrap();
+    for (path, says) in [
+        (".git/x", "git repository's own folder"),
+        ("repo", "holds a git repository"),
+        ("link/x", "out of the working folder"),
+        ("~/.cache", "holds the cache or the store"),
+        ("~/.cache/monofo/keyed/x", "lies in the cache or the store"),
+    ] {
+        let ran = machine.pre(&json!({ "key": "a", "paths": path }), 6).before;
+        assert!(ran.stderr.contains(says), "{path}: {}", ran.stderr);
+    }
+    assert_eq!(fs::read_dir(machine.sandbox.path("outside")).unwrap().count(), 0);
+}
+
+/// What a hostile entry may do: nothing outside the paths that the job configured.
+#[test]
+fn an_entry_with_paths_of_its_own_is_damaged() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": "deps" });
+    machine.job(&cache, |sandbox| sandbox.write("deps/a", ""));
+    // The archive of another entry, under this one's name, with metadata that fit it.
+    let other = Machine::new();
+    other.job(&json!({ "key": "a", "paths": ["deps", "evil"] }), |sandbox| {
+        sandbox.write("deps/a", "");
+        sandbox.write("evil/a", "");
+    });
+    let (mine, theirs) =
+        (entries(&machine.home()).into_values().next().unwrap(), entries(&other.home()).into_values().next().unwrap());
+    let read = |path: &PathBuf| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
+    let (mut forged, from) = (read(&mine), read(&theirs));
+    let place = payload(&mine);
+    fs::copy(payload(&theirs), place.with_file_name(from["payload"]["file"].as_str().unwrap())).unwrap();
+    fs::remove_file(place).unwrap();
+    (forged["output"], forged["payload"]) = (from["output"].clone(), from["payload"].clone());
+    forged["output"]["name"] = json!("deps");
+    set(&mine, Some(0o644), 0);
+    fs::write(&mine, format!("{forged:#}\n")).unwrap();
+    machine.clean();
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "miss" && log.contains("lies at none of the entry's paths"), "{log}");
+    machine.sandbox.assert_paths("work", &[]);
+}
+
+#[test]
+fn a_remote_serves_other_machines_and_its_failed_listing_is_no_hit() {
+    let spoiled = Arc::new(AtomicU8::new(0));
+    let how = Arc::clone(&spoiled);
+    let bucket = Bucket::start(move |_, request| match how.load(Ordering::SeqCst) {
+        1 if request.query.contains("list-type") => Some(Fault::Status(403, String::new())),
+        2 if request.reads_object() && request.path.ends_with(".tar.lz4") => Some(Fault::CutAfter(10)),
+        _ => None,
+    });
+    let endpoint = format!("http://{}", bucket.address);
+    let machine = Machine::with(&[
+        ("MONOFO_REMOTE", "s3://b/p"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "b"),
+    ]);
+    machine.sandbox.write("lock", "1");
+    let (_, log) = machine.job(&deps(), install);
+    assert!(log.contains("shared in s3://b/p"), "{log}");
+    machine.forget();
+    machine.sandbox.write("lock", "2");
+    let (hit, log) = machine.job(&deps(), install);
+    assert!(hit == "partial" && log.contains("from the remote"), "{log}");
+    machine.forget();
+    machine.sandbox.write("lock", "3");
+    spoiled.store(1, Ordering::SeqCst);
+    let never =
+        json!({ "key": "deps-{{ checksum \"lock\" }}", "restore-keys": "deps-", "paths": "deps", "save": "never" });
+    let (hit, log) = machine.job(&never, install);
+    assert!(hit == "miss" && log.contains("warning: deps: remote refused us"), "{log}");
+    spoiled.store(2, Ordering::SeqCst);
+    let before = fs::read_to_string(machine.sandbox.work("deps/made")).unwrap();
+    let (hit, log) = machine.job(&never, nothing);
+    assert!(hit == "miss" && log.contains("warning: deps: remote"), "{log}");
+    assert_eq!(fs::read_to_string(machine.sandbox.work("deps/made")).unwrap(), before);
+    spoiled.store(0, Ordering::SeqCst);
+    assert_eq!(machine.job(&never, nothing).0, "partial");
+}
+
+#[test]
+fn the_cache_stays_within_its_size() {
+    let machine = Machine::with(&[("MONOFO_CACHE_SIZE", "300K")]);
+    let cache = |key: &str| json!({ "key": key, "paths": "deps" });
+    let mut noise = 1_u32;
+    for number in 0..6 {
+        machine.job(&cache(&format!("k{number}")), |sandbox| {
+            let bytes: Vec<u8> = std::iter::repeat_with(|| {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (noise >> 24) as u8
+            })
+            .take(100_000)
+            .collect();
+            sandbox.write("deps/noise", bytes);
+        });
+        for metadata in entries(&machine.home()).values() {
+            age(metadata, 3600 * (10 - number));
+        }
+    }
+    assert!((1..=2).contains(&machine.entries()), "{}", machine.entries());
+    assert_eq!(machine.job(&cache("k5"), nothing).0, "exact");
+    machine.pre(&cache("k5"), 0);
+    let wrong = Machine::with(&[("MONOFO_CACHE_SIZE", "much")]);
+    wrong.pre(&cache("a"), 2).before.says("MONOFO_CACHE_SIZE");
+}
+
+#[test]
+fn an_exact_hit_touches_nothing_afterwards() {
+    let machine = Machine::new();
+    machine.sandbox.write("lock", "1");
+    machine.job(&deps(), install);
+    let job = machine.pre(&deps(), 0);
+    let away = machine.sandbox.path("away");
+    fs::rename(machine.home(), &away).unwrap();
+    fs::write(machine.home(), "no folder: whoever opens the cache now fails").unwrap();
+    let after = machine.post(&job, 0, 0);
+    assert_eq!((after.stderr.as_str(), after.stdout.as_str()), ("", ""));
+}
+
+#[test]
+fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
+    let mut machine = Machine::with(&[("BUILDKITE_PULL_REQUEST", "7")]);
+    let cache = json!({ "key": "a", "paths": "deps" });
+    machine.job(&cache, |sandbox| sandbox.write("deps/of", "pull request"));
+    machine.set(&[("BUILDKITE_PULL_REQUEST", "false")]);
+    fs::remove_dir_all(machine.sandbox.work("deps")).unwrap();
+    assert_eq!(machine.job(&cache, |sandbox| sandbox.write("deps/of", "main")).0, "miss");
+    assert_eq!(machine.entries(), 1);
+    machine.set(&[("BUILDKITE_PULL_REQUEST", "7")]);
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    assert_eq!(fs::read_to_string(machine.sandbox.work("deps/of")).unwrap(), "main");
+}
+
+#[test]
+fn the_commands_of_the_cache_know_these_entries() {
+    let machine = Machine::new();
+    machine.sandbox.write("lock", "1");
+    machine.job(&deps(), install);
+    let cache = machine.home();
+    let run = |args: &[&str]| machine.sandbox.monofo(args).env("MONOFO_CACHE_DIR", cache.to_str().unwrap());
+    let list: Value = serde_json::from_str(&run(&["cache", "list", "--json"]).exits(0).stdout).unwrap();
+    let entry = &list["entries"][0];
+    assert_eq!(
+        (&entry["component"], &entry["platform"], &entry["output"]["mtimes"]),
+        (&json!("deps"), &json!("any"), &json!(true))
+    );
+    assert!(entry["inputs"]["key"].as_str().unwrap().starts_with("deps-"), "{entry}");
+    run(&["cache", "list"]).exits(0);
+    run(&["cache", "verify"]).exits(0).says("1 entry checked");
+    assert!(run(&["cache", "stats"]).exits(0).stdout.contains("deps: 1 entry"));
+    let checker = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checker/check");
+    match std::process::Command::new("python3").arg(checker).args(["cache", "--clean"]).arg(&cache).output() {
+        Ok(told) if !String::from_utf8_lossy(&told.stderr).contains("No module named") => {
+            assert!(
+                told.status.success(),
+                "{}{}",
+                String::from_utf8_lossy(&told.stdout),
+                String::from_utf8_lossy(&told.stderr)
+            );
+        }
+        _ => println!("SKIPPED: no python3 for the second program"),
+    }
+    run(&["gc", "cache", "--max-age", "0", "--grace", "0", "--dry-run"]).exits(0);
+    run(&["cache", "invalidate", "--component", "deps"]).exits(0).says("removed 1 entry");
+    assert_eq!(machine.entries(), 0);
+}
+
+#[test]
+fn invalidating_with_a_remote_removes_the_shared_entry_too() {
+    let machine = Machine::new();
+    let url = format!("file://{}", machine.sandbox.path("remote").display());
+    let mut machine = machine;
+    machine.set(&[("MONOFO_REMOTE", &url)]);
+    machine.sandbox.write("lock", "1");
+    machine.job(&deps(), install);
+    let cache = machine.home();
+    machine
+        .sandbox
+        .monofo(["cache", "invalidate", "--component", "deps", "--remote", &url])
+        .env("MONOFO_CACHE_DIR", cache.to_str().unwrap())
+        .env("MONOFO_SCOPE", "trusted")
+        .exits(0)
+        .says("removed 1 entry")
+        .says("1 entry in ");
+    let _ = fs::remove_dir_all(machine.sandbox.work("deps"));
+    assert_eq!(machine.pre(&deps(), 0).exports["MONOFO_CACHE_HIT"], "miss");
+}
+
+#[test]
+fn without_keys_from_before_nothing_is_stored_and_that_is_said() {
+    let machine = Machine::new();
+    machine.sandbox.write("lock", "1");
+    let mut job = machine.pre(&deps(), 0);
+    install(&machine.sandbox);
+    let state = job.exports.keys().find(|name| name.starts_with("MONOFO_CACHE_STATE_")).unwrap().clone();
+    job.exports.insert(state.clone(), "{".into());
+    machine.post(&job, 0, 0).says("is not what the pre-command hook left there");
+    job.exports.remove(&state);
+    machine.post(&job, 0, 0).says("left no keys");
+    assert_eq!(machine.entries(), 0);
+    let configuration = json!({ "cache": deps() });
+    machine.hook("pre-command", &configuration).exits(0).says("the hook's shell takes no variables");
+}
