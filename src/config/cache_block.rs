@@ -128,7 +128,7 @@ fn entry(value: &Value, at: &At, mistakes: &mut Mistakes) -> Option<PluginCache>
     if let Some((at, _)) = fields.take(&["skip-on-hit"], mistakes) {
         mistakes.add(
             &at,
-            "no hook can keep an agent from running the step's command: let the command look at MONOFO_CACHE_HIT, as in `[ \"$MONOFO_CACHE_HIT\" = exact ] || npm ci`",
+            "no hook can keep an agent from running the step's command: let the command look at MONOFO_CACHE_HIT, as in `[ \"$$MONOFO_CACHE_HIT\" = exact ] || npm ci`",
         );
     }
     fields.finish(&["key", "restore-keys", "paths", "id", "save", "soft-fail"], mistakes);
