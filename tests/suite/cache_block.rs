@@ -485,8 +485,11 @@ fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
     machine.job(&cache, |sandbox| sandbox.write("deps/of", "pull request"));
     machine.set(&[("BUILDKITE_PULL_REQUEST", "false")]);
     fs::remove_dir_all(machine.sandbox.work("deps")).unwrap();
+    let falls_back = json!({ "key": "b", "restore-keys": "a", "paths": "deps", "save": "never" });
+    assert_eq!(machine.job(&falls_back, nothing).0, "miss");
     assert_eq!(machine.job(&cache, |sandbox| sandbox.write("deps/of", "main")).0, "miss");
     assert_eq!(machine.entries(), 1);
+    assert_eq!(machine.job(&falls_back, nothing).0, "partial");
     machine.set(&[("BUILDKITE_PULL_REQUEST", "7")]);
     assert_eq!(machine.job(&cache, nothing).0, "exact");
     assert_eq!(fs::read_to_string(machine.sandbox.work("deps/of")).unwrap(), "main");
@@ -561,4 +564,37 @@ fn without_keys_from_before_nothing_is_stored_and_that_is_said() {
     assert_eq!(machine.entries(), 0);
     let configuration = json!({ "cache": deps() });
     machine.hook("pre-command", &configuration).exits(0).says("the hook's shell takes no variables");
+}
+
+#[test]
+fn jobs_of_one_machine_may_restore_below_home_at_once() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": "~/.tool", "soft-fail": false });
+    machine.job(&cache, |sandbox| {
+        for number in 0..300 {
+            sandbox.write(format!("../home/.tool/{}/{}/f{number}", number % 7, number % 3), number.to_string());
+        }
+    });
+    let before = walk(&machine.sandbox.path("home/.tool"));
+    for emptied in [true, false] {
+        if emptied {
+            fs::remove_dir_all(machine.sandbox.path("home/.tool")).unwrap();
+        }
+        let configuration = json!({ "cache": cache });
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| machine.hook("pre-command", &configuration).exits(0).says("exact hit"));
+            }
+        });
+        let mut after = walk(&machine.sandbox.path("home/.tool"));
+        // Folders that were merged into have the time of that.
+        for (path, node) in &mut after {
+            if node.kind == 'd' {
+                (node.mtime, node.mtime_nanos) = (before[path].mtime, before[path].mtime_nanos);
+            } else {
+                node.mtime_nanos = before[path].mtime_nanos;
+            }
+        }
+        crate::harness::assert_same(&before, &after, "what is below home");
+    }
 }

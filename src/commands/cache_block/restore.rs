@@ -12,7 +12,7 @@ use crate::engine::entries::kin::{self, Kin};
 use crate::engine::entries::lookup::{Found, Looked, Tier, look_up};
 use crate::engine::keys::template::{Evaluator, Facts};
 use crate::entry::{Record, StatCache, seconds};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{KeyRecord, TemplateKey, text_of};
 use crate::remote::Remote;
@@ -48,13 +48,13 @@ impl CacheBlock<'_> {
             let mut own = 0;
             let hit = match self.look_for(one, &place, remote, &mut own) {
                 Ok(hit) => hit,
+                Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
                 Err(error) => {
                     own = worse(own, self.tell(one.entry, error));
                     Hit::Miss
                 }
             };
             status = worse(status, own);
-            self.cancel.check()?;
             let inputs = (hit != Hit::Exact).then(|| KeyRecord::Template(one.inputs.clone()));
             state.0.insert(one.entry.id.to_string(), Seen { hit, inputs });
         }

@@ -11,7 +11,7 @@ use crate::config::job_scopes::is_default_branch;
 use crate::engine::entries::bundle::{self, Saved};
 use crate::engine::entries::gc::{GcRequest, References, collect};
 use crate::engine::entries::share::{Shared, share};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::key::KeyRecord;
 use crate::remote::Remote;
 use crate::text::{Bytes, Count, Took};
@@ -48,13 +48,13 @@ impl CacheBlock<'_> {
             if let Some(failure) = unusable.take() {
                 status = worse(status, self.tell_remote(one.entry, &failure));
             }
-            self.cancel.check()?;
             let remote = remote.as_ref().filter(|remote| !remote.is_given_up());
             match self.store(one, &place, remote) {
                 Ok((new, own)) => {
                     stored |= new;
                     status = worse(status, own);
                 }
+                Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
                 Err(error) => status = worse(status, self.tell(one.entry, error)),
             }
         }
