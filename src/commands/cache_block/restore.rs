@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::time::{Instant, SystemTime};
 
+use serde_json::json;
+
 use super::state::{Hit, Seen, State};
 use super::{CacheBlock, Place};
 use crate::config::cache_block::PluginCache;
@@ -58,6 +60,11 @@ impl CacheBlock<'_> {
             let inputs = (hit != Hit::Exact).then(|| KeyRecord::Template(one.inputs.clone()));
             state.0.insert(one.entry.id.to_string(), Seen { hit, inputs });
         }
+        let told = |one: &Wanted<'_>| {
+            let id = one.entry.id.as_str();
+            json!({ "id": id, "key": one.inputs.text(), "hit": state.0.get(id).map(|seen| seen.hit.word()) })
+        };
+        self.report.section("caches", wanted.iter().map(told).collect());
         if !state.export(&self.state_name(), entries, self.env)? {
             self.report.warning("the hook's shell takes no variables: hits are not told, and nothing will be stored");
         }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::json;
+
 use super::restore::worse;
 use super::state::{Hit, State};
 use super::{CacheBlock, Place};
@@ -43,7 +45,7 @@ impl CacheBlock<'_> {
         }
         self.report.group(format_args!("storing {}", Count(due.len() as u64, "cache entry")));
         let (remote, mut unusable) = place.keeping.remote(None, self.cancel)?;
-        let (mut status, mut stored) = (0, false);
+        let (mut status, mut stored) = (0, Vec::new());
         for one in &due {
             if let Some(failure) = unusable.take() {
                 status = worse(status, self.tell_remote(one.entry, &failure));
@@ -51,14 +53,15 @@ impl CacheBlock<'_> {
             let remote = remote.as_ref().filter(|remote| !remote.is_given_up());
             match self.store(one, &place, remote) {
                 Ok((new, own)) => {
-                    stored |= new;
+                    stored.extend(new.then(|| one.entry.id.as_str()));
                     status = worse(status, own);
                 }
                 Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
                 Err(error) => status = worse(status, self.tell(one.entry, error)),
             }
         }
-        if stored && place.keeping.cleans_up() {
+        self.report.section("stored", json!(stored));
+        if !stored.is_empty() && place.keeping.cleans_up() {
             self.make_room(&place);
         }
         Ok(status)
