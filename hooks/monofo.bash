@@ -134,7 +134,7 @@ monofo_attempt() {
     [[ "$status" != 0 ]] || monofo_export "$monofo_exports"
     rm -f -- "$monofo_exports"
   else
-    "$monofo_binary" hook "$1" </dev/null || status=$?
+    MONOFO_HOOK_EXPORTS="" "$monofo_binary" hook "$1" </dev/null || status=$?
   fi
   trap - INT TERM
   # The binary itself never ends with these two: they are the shell's.

@@ -15,7 +15,7 @@
 //! - A signal that stopped the work decides the status, 130 or 143.
 //!
 //! A hook is a process of its own and exports nothing itself. What became of the `cache` block goes into a file that the
-//! pre-command hook's shell made for it, see [`super::cache_block`].
+//! pre-command hook's shell made for it, see `cache_block`.
 
 use super::block::{Block, Mover, Task, Work, open_mover};
 use super::cache_block::{CacheBlock, worse};

@@ -177,14 +177,13 @@ fn path_of(path: &str, at: &At, mistakes: &mut Mistakes) -> Option<String> {
         return wrong(mistakes, "a file or folder: paths are no globs");
     }
     let (home, rest) = match path.strip_prefix("~/") {
-        Some(rest) => ("~/", rest),
+        Some(rest) => ("~/", rest.trim_start_matches('/')),
         None if path.starts_with('~') => {
             return wrong(mistakes, "a path of the working folder, or one that begins with `~/`");
         }
         None => ("", path),
     };
-    // What follows `~/` may be absolute no more than anything else.
-    if !below(rest.trim_start_matches(if home.is_empty() { '\0' } else { '/' }), at, mistakes) {
+    if !below(rest, at, mistakes) {
         return None;
     }
     match tidy(rest).to_str() {

@@ -382,6 +382,30 @@ mod tests {
         }
     }
 
+    /// Whatever is written, it is read or told of.
+    #[test]
+    fn no_text_brings_the_reader_down() {
+        const WORDS: [&str; 16] =
+            ["{{", "}}", "{", "}", " ", "os", "checksum", "env", "date", "optional", "\"", "'", "a", "%Y", "ü", "!"];
+        let mut seed = 1_u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 16) as usize
+        };
+        let mut read = 0;
+        for _ in 0..20_000 {
+            let text: String = (0..next() % 12).map(|_| WORDS[next() % WORDS.len()]).collect();
+            match Template::parse(&text) {
+                Ok(template) => {
+                    assert!(!template.pieces().is_empty(), "{text}");
+                    read += 1;
+                }
+                Err(error) => assert_eq!(error.class(), Class::Usage, "{text}"),
+            }
+        }
+        assert!(read > 1000, "{read}");
+    }
+
     #[test]
     fn dates_are_those_of_the_calendar() {
         for (seconds, told) in [

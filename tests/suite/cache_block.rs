@@ -377,6 +377,9 @@ fn without_keys_from_before_nothing_is_stored_and_that_is_said() {
     let mut job = machine.pre(&deps(), 0);
     install(&machine.sandbox);
     let state = job.exports.keys().find(|name| name.starts_with("MONOFO_CACHE_STATE_")).unwrap().clone();
+    let of_another = job.exports[&state].replace("\"pipeline\":\"web\"", "\"pipeline\":\"api\"");
+    job.exports.insert(state.clone(), of_another);
+    machine.post(&job, 0, 0).says("is another entry's");
     job.exports.insert(state.clone(), "{".into());
     machine.post(&job, 0, 0).says("is not what the pre-command hook left there");
     job.exports.remove(&state);

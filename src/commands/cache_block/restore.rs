@@ -17,8 +17,8 @@ use crate::entry::{Record, StatCache, seconds};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{KeyRecord, TemplateKey, text_of};
-use crate::remote::Remote;
-use crate::text::{Bytes, Count, Took};
+use crate::remote::{Remote, Scope};
+use crate::text::{Bytes, Count, Shown, Took};
 
 /// Fallbacks that are tried when the first prove to be no good.
 const MOST_TRIED: usize = 3;
@@ -38,6 +38,14 @@ impl CacheBlock<'_> {
         let place = self.place()?;
         let wanted = self.wanted(&place, entries)?;
         self.report.group(format_args!("restoring {}", Count(wanted.len() as u64, "cache entry")));
+        let scopes = &place.keeping.scopes;
+        let read: Vec<&str> = scopes.read.iter().map(Scope::as_str).collect();
+        self.report.detail(format_args!(
+            "the cache is in {}; this job stores for {} and reads {}",
+            Shown::path(place.keeping.cache.root()),
+            scopes.write.as_ref().map_or("nobody", Scope::as_str),
+            read.join(", ")
+        ));
         let (remote, mut unusable) = place.keeping.remote(None, self.cancel)?;
         let mut status = 0;
         let mut state = State::default();

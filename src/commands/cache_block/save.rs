@@ -81,11 +81,24 @@ impl CacheBlock<'_> {
             Save::DefaultBranch if !is_default_branch(self.env) => Some("this is not the default branch"),
             _ => None,
         };
-        match why {
-            Some(why) => self.report.note(format_args!("{id}: not stored, {why}")),
-            None => return Some(Due { entry, inputs: seen.inputs.clone()? }),
+        if let Some(why) = why {
+            self.report.note(format_args!("{id}: not stored, {why}"));
+            return None;
         }
-        None
+        let inputs = seen.inputs.clone().filter(|inputs| self.is_of(entry, inputs));
+        if inputs.is_none() {
+            self.report.warning(format_args!(
+                "{id}: not stored, the key that came from the pre-command hook is another entry's"
+            ));
+        }
+        Some(Due { entry, inputs: inputs? })
+    }
+
+    /// Whether a key can be one of an entry: variables travel through other hooks.
+    fn is_of(&self, entry: &PluginCache, inputs: &KeyRecord) -> bool {
+        let KeyRecord::Template(inputs) = inputs else { return false };
+        let pipeline = self.env.text("BUILDKITE_PIPELINE_SLUG").unwrap_or_default();
+        (&inputs.component, &inputs.paths, inputs.pipeline.as_str()) == (&entry.id, &entry.paths, pipeline)
     }
 
     /// Stores one entry here and in the remote. Returns whether it is new, and the exit status.
@@ -109,7 +122,7 @@ impl CacheBlock<'_> {
         };
         let saved = bundle::save(&keeping.cache, &due.inputs, &artifact, keeping.encoding, &keeping.scopes, &context)?;
         let Saved::New(record) = saved else {
-            self.report.note(format_args!("{id}: {shown} is there already: another job stored it meanwhile"));
+            self.report.note(format_args!("{id}: {shown} is there already, and stays"));
             return Ok((false, 0));
         };
         self.report.note(format_args!(

@@ -5,7 +5,7 @@
 //!
 //! To restore, every path is made ready beside where it goes, so on its file system, and only once all of them are right they
 //! are put in place: a path of the working folder replaces what is there by a swap, and is swapped back when a later one
-//! fails; what is below `~` is shared by the jobs of a machine, so it is [merged](super::merge).
+//! fails; what is below `~` is shared by the jobs of a machine, so it is merged, see `merge`.
 
 use std::fs;
 use std::io::Read;
@@ -121,7 +121,7 @@ pub fn look(
 pub enum Saved {
     /// It is stored now. Its metadata.
     New(Box<Record>),
-    /// Another job was quicker: one of this key is there, and stays.
+    /// One of this key is there, and stays: another job was quicker, or it could not be restored.
     There,
 }
 
@@ -270,15 +270,15 @@ impl Ready<'_> {
         }
         // A folder that its owner may not write to cannot be moved by them.
         let mode = owner_may_write(&self.tree)?;
-        if fs::symlink_metadata(self.target.real()).is_ok_and(|there| there.is_dir()) {
-            owner_may_write(self.target.real())?;
-        }
-        let warning = self.target.swap(&self.tree, self.kind, &self.beside)?;
-        if let Some(mode) = mode {
+        let is_dir = fs::symlink_metadata(self.target.real()).is_ok_and(|there| there.is_dir());
+        let old = if is_dir { owner_may_write(self.target.real())? } else { None };
+        let swapped = self.target.swap(&self.tree, self.kind, &self.beside);
+        // Of the new one, or of the old one that stays.
+        if let Some(mode) = if swapped.is_ok() { mode } else { old } {
             fs::set_permissions(self.target.real(), fs::Permissions::from_mode(mode))
                 .or_fail(|| format!("cannot set the mode of `{}`", Shown::path(self.target.path())))?;
         }
-        Ok(warning)
+        swapped
     }
 
     /// Brings back what was there, where that is still to be had. A file that was replaced is gone, and so is nothing else.
