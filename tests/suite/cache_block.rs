@@ -421,3 +421,36 @@ fn jobs_of_one_machine_may_restore_below_home_at_once() {
         crate::harness::assert_same(&before, &after, "what is below home");
     }
 }
+
+#[test]
+fn entries_are_restored_before_artifacts_come_and_stored_after_they_went() {
+    let mut machine = Machine::new();
+    let artifacts = format!("file://{}", machine.sandbox.path("artifacts").display());
+    machine.set(&[("MONOFO_ARTIFACTS", &artifacts)]);
+    let configuration = json!({ "cache": { "key": "a", "paths": "deps" }, "upload": { "more.tar": "deps/more" } });
+    let file = machine.sandbox.path("exports");
+    fs::write(&file, "").unwrap();
+    let pre = |configuration: &Value, status| {
+        let run = machine.hook("pre-command", configuration);
+        run.env("MONOFO_HOOK_EXPORTS", machine.sandbox.path("exports").to_str().unwrap()).exits(status)
+    };
+    pre(&configuration, 0);
+    machine.sandbox.write("deps/more", "of the artifact");
+    machine.sandbox.write("deps/kept", "of the cache");
+    let text = fs::read_to_string(&file).unwrap();
+    let run = machine.hook("post-command", &configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", "0");
+    let run = text.split_terminator('\0').fold(run, |run, line| {
+        let (name, value) = line.split_once('=').unwrap();
+        run.env(name, value)
+    });
+    let log = run.exits(0).stderr;
+    assert!(log.find("uploading 1 artifact").unwrap() < log.find("storing 1 cache entry").unwrap(), "{log}");
+    machine.clean();
+    let configuration = json!({ "cache": { "key": "a", "paths": "deps" }, "download": "more.tar" });
+    let log = pre(&configuration, 0).stderr;
+    assert!(log.find("restoring 1 cache entry").unwrap() < log.find("downloading 1 artifact").unwrap(), "{log}");
+    machine.sandbox.assert_paths("work", &["deps", "deps/kept", "deps/more"]);
+    // What is wrong with an artifact is the hook's status, and with the cache nothing is.
+    machine.clean();
+    pre(&json!({ "cache": { "key": "a", "paths": "deps" }, "download": "none.tar" }), 3).says("exact hit");
+}
