@@ -114,9 +114,8 @@ impl Keeping {
     /// The key of a component. What it read is remembered in the cache, if there is one, so that it need not be read again.
     pub fn key(&self, name: &ComponentName, inputs: &[String], cancel: &Cancel) -> Result<Computed> {
         // Whoever only asks for a key, or for an entry, makes no cache.
-        // Nor is anything remembered where writing through a mapping need not change a file's times.
-        let usable = self.cache.exists()? && !is_in_memory(&self.workspace.root);
-        let known = if usable { StatCache::load(&self.cache) } else { StatCache::default() };
+        let usable = self.cache.exists()?;
+        let known = if usable { self.known(&self.cache, &self.workspace.root) } else { StatCache::default() };
         let own = [self.cache.root().to_owned(), self.store.root().to_owned()];
         let variable = |name: &str| self.env.raw(name);
         let request = KeyRequest {
@@ -132,6 +131,12 @@ impl Keeping {
         let computed = compute(&request, name)?;
         known.save();
         Ok(computed)
+    }
+
+    /// What a cache or store remembers of files that lie below a folder.
+    pub fn known(&self, home: &Home, files: &Path) -> StatCache {
+        // Nothing where writing through a mapping need not change a file's times.
+        if is_in_memory(files) { StatCache::default() } else { StatCache::load(home) }
     }
 
     /// The key that a user names.

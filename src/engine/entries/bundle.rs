@@ -146,7 +146,7 @@ pub fn save(
     let file = staging.join("payload");
     let (payload, listing) = payload(artifact, encoding, &file, context)?;
     let scope = scopes.write.as_ref().map_or(Scopes::LOCAL, |scope| scope.as_str());
-    let mut record = Record::new(inputs.clone(), artifact.output(&listing), (0, 0), scope);
+    let mut record = Record::new(inputs.clone(), artifact.output(&listing, listing.digest()), (0, 0), scope);
     record.payload = Some(payload);
     match publish(cache, &staging, &record, &file, existing, &context.cancel)? {
         Published::Same(_) => Ok(Saved::There),

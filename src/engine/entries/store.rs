@@ -6,13 +6,14 @@ use std::thread;
 use super::cache::{differing, inputs_changed, is_damage, named, remember, set_aside};
 use super::pack::{Artifact, output};
 use super::restore::{check, check_name, kind_of, place, time_of};
+use super::sharing::Sharing;
 use super::survey::survey;
 use super::target::Target;
-use super::tree::{self, Link, Sharing};
+use super::tree::{self, Link};
 use crate::archive::restore::listing;
 use crate::context::Context;
 use crate::engine::keys::Computed;
-use crate::entry::{Existing, Home, Published, Record, RootKind, Staging, facts, open, publish};
+use crate::entry::{Existing, Home, Published, Record, RootKind, Staging, StatCache, facts, open, publish};
 use crate::error::{Class, Error, Result};
 use crate::hash::escape::unescape;
 use crate::hash::{Hash, Listing, ListingKind};
@@ -36,11 +37,12 @@ pub struct Added {
     pub warnings: Vec<String>,
 }
 
-/// Adds an artifact. `again` computes the key once more when it was read: class `Changed` when that gives another. Blocks.
+/// Adds an artifact; `known` tells which of its files need not be read to know what is in them. `again` computes the key once more when it was read: class `Changed` when that gives another. Blocks.
 pub fn add(
     store: &Home,
     computed: &Computed,
     artifact: Artifact,
+    known: &StatCache,
     scope: &str,
     again: &dyn Fn() -> Result<Hash>,
     context: &Context,
@@ -52,18 +54,20 @@ pub fn add(
     context.progress.expect(artifact.bytes());
     let folder = staging.join("tree");
     let listing = match artifact.kind {
-        RootKind::Dir => Listing::new(ListingKind::Dir, tree::add(&artifact.root, &folder, &sharing, context)?),
+        RootKind::Dir => Listing::new(ListingKind::Dir, tree::add(&artifact.root, &folder, &sharing, known, context)?),
         RootKind::File => {
             let name = artifact.files.entries().first().map(|entry| artifact.files.name(entry).to_vec());
             let name = name.ok_or_else(|| Error::failed("an artifact that is a file has one"))?;
             let path = artifact.root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&name));
-            Listing::new(ListingKind::File, vec![tree::add_file(&path, &folder, &sharing, context)?])
+            Listing::new(ListingKind::File, vec![tree::add_file(&path, &folder, &sharing, known, context)?])
         }
     };
+    known.save();
     if again()? != computed.key {
         return Err(inputs_changed(computed));
     }
-    let output = output(&listing, artifact.kind, artifact.name, listing.digest());
+    let text = listing.text();
+    let output = output(&listing, artifact.kind, artifact.name, Hash::of(&text));
     let record = Record::new(computed.record.clone(), output, computed.source, scope);
     let mut warnings = artifact.warnings;
     let others = found.entries.iter().filter(|entry| entry.record.key == record.key && entry.name != record.address());
@@ -79,7 +83,7 @@ pub fn add(
         ));
     }
     let published = thread::scope(|scope| {
-        scope.spawn(|| remember(store, computed, &listing.text()));
+        scope.spawn(|| remember(store, computed, &text));
         publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)
     })?;
     let published = match published {
