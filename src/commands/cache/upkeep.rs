@@ -9,19 +9,20 @@ use crate::cli::entries::CacheInvalidate;
 use crate::commands::Commands;
 use crate::config::entries::Keeping;
 use crate::context::Context;
-use crate::engine::entries::gc::{GcRequest, References, collect};
-use crate::engine::entries::survey::survey;
+use crate::engine::entries::gc::{Collected, GcRequest, References, collect};
+use crate::engine::entries::survey::{Entry, survey};
 use crate::engine::entries::verify::{Checked, verify};
 use crate::entry::{Readers, Removal, facts, plain, remove};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, native_platform};
 use crate::remote::Section;
+use crate::report::Report;
 use crate::text::{Bytes, Count};
 
 /// How often `build` cleans up, how long that may take, and what goes.
 const OFTEN: Duration = Duration::from_secs(24 * 60 * 60);
-const WITHIN: Duration = Duration::from_secs(2);
+pub(in crate::commands) const WITHIN: Duration = Duration::from_secs(2);
 /// How far the clock of a file server may be ahead.
 const SKEW: Duration = Duration::from_secs(60);
 /// Entries of a component that are removed from a remote at once.
@@ -82,6 +83,9 @@ impl Commands<'_> {
             names.extend(found.damaged.iter().map(|name| (*name, 0)));
         }
         names.retain(|(name, _)| key.is_none_or(|key| key == *name));
+        let mut shelves = BTreeSet::from([native_platform(), "any".to_owned()]);
+        let of_component = |entry: &&Entry| Some(entry.record.inputs.component()) == component.as_ref();
+        shelves.extend(found.entries.iter().filter(of_component).map(|entry| entry.record.inputs.shelf()));
         for (name, disk) in names {
             let gone = self.cancel.check().and_then(|()| {
                 if asked.dry_run {
@@ -122,8 +126,8 @@ impl Commands<'_> {
             let mut names: BTreeSet<Hash> = removed.iter().chain(key.iter()).copied().collect();
             if let Some(component) = &component {
                 // What other machines stored there, too.
-                for platform in [native_platform().as_str(), "any"] {
-                    let newest = remote.newest(component.as_str(), platform, MOST_REMOTE);
+                for shelf in &shelves {
+                    let newest = remote.newest(component.as_str(), shelf, MOST_REMOTE);
                     names.extend(newest.map_err(|failure| failure.error)?.into_iter().map(|(_, key)| key));
                 }
             }
@@ -190,11 +194,16 @@ impl Commands<'_> {
                         Bytes(done.freed)
                     ));
                 }
-                for why in done.warnings.into_iter().chain(done.trouble.map(|error| error.chain())) {
-                    self.report.detail(format_args!("the cache was not cleaned up wholly: {why}"));
-                }
+                tell_not_cleaned(self.report, done);
             }
             Err(error) => self.report.detail(format_args!("the cache was not cleaned up: {}", error.chain())),
         }
+    }
+}
+
+/// Tells what automatic cleaning could not do, to who asks for details.
+pub(in crate::commands) fn tell_not_cleaned(report: &Report, done: Collected) {
+    for why in done.warnings.into_iter().chain(done.trouble.map(|error| error.chain())) {
+        report.detail(format_args!("the cache was not cleaned up wholly: {why}"));
     }
 }
