@@ -85,7 +85,8 @@ impl Commands<'_> {
             _ => error,
         })?;
         self.warn(&done.warnings);
-        self.tell(home.kind(), &done, asked.dry_run)
+        self.tell(home.kind(), &done, asked.dry_run)?;
+        done.trouble.map_or(Ok(()), Err)
     }
 
     fn tell(&self, kind: HomeKind, done: &Collected, dry_run: bool) -> Result<()> {
@@ -113,7 +114,7 @@ impl Commands<'_> {
                 .iter()
                 .map(|(why, count)| match *why {
                     "grace" if done.by_grace > 0 => {
-                        format!("{count} by grace (--grace 0 would free {})", Bytes(done.by_grace))
+                        format!("{count} by grace (--grace 0 would free at least {})", Bytes(done.by_grace))
                     }
                     "grace" => format!("{count} by grace"),
                     why => format!("{count} {why}"),

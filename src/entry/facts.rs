@@ -40,7 +40,7 @@ pub fn unpack(packed: &[u8], hash: &Hash) -> Option<Vec<u8>> {
 pub fn put(home: &Home, staging: &Staging, text: &[u8]) -> Result<Hash> {
     let hash = Hash::of(text);
     let path = path(home, &hash);
-    // One that is damaged is out of the way now, and written anew.
+    // One that is damaged is written anew.
     if get(home, &hash).is_some()
         && let Ok(file) = plain::options().read(true).open(&path)
     {
@@ -59,15 +59,9 @@ pub fn put(home: &Home, staging: &Staging, text: &[u8]) -> Result<Hash> {
     Ok(hash)
 }
 
-/// A text, if it is there and right.
+/// A text, if it is there and right. One that is damaged stays until it is kept again, or checked.
 pub fn get(home: &Home, hash: &Hash) -> Option<Vec<u8>> {
-    let path = path(home, hash);
-    let text = unpack(&plain::read(&path).ok()?, hash);
-    if text.is_none() {
-        // Cut short by a crash perhaps: out of the way, so that it is kept again.
-        let _ = fs::remove_file(&path);
-    }
-    text
+    unpack(&plain::read(&path(home, hash)).ok()?, hash)
 }
 
 /// Reads all facts, and removes those that are not what their names say. Returns their names.
@@ -75,7 +69,11 @@ pub fn check(home: &Home) -> Result<Vec<Hash>> {
     let mut damaged = Vec::new();
     for (path, _) in all(home)? {
         let name = path.file_stem().and_then(|name| Hash::parse(name.to_str()?));
-        damaged.extend(name.filter(|name| get(home, name).is_none()));
+        if let Some(name) = name.filter(|name| get(home, name).is_none()) {
+            // Losable, and perhaps not ours to remove.
+            let _ = fs::remove_file(&path);
+            damaged.push(name);
+        }
     }
     Ok(damaged)
 }

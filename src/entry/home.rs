@@ -41,6 +41,9 @@ const METADATA: &str = ".metadata.json";
 /// What marks a folder as one that need not be backed up, <https://bford.info/cachedir/>.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of monofo.\n";
 
+/// What the root of a fresh file system may hold.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// The folder of a cache or store; it may not exist yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
@@ -98,7 +101,7 @@ impl Home {
     fn is_barely_begun(&self) -> Result<bool> {
         Ok(list(&self.root)?
             .iter()
-            .all(|name| matches!(name.as_str(), "FORMAT" | ".gitignore" | "CACHEDIR.TAG" | "tmp")))
+            .all(|name| matches!(name.as_str(), "FORMAT" | ".gitignore" | "CACHEDIR.TAG" | "tmp" | LOST_AND_FOUND)))
     }
 
     /// False when nothing is there; an error when something else is.
@@ -109,7 +112,8 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error).or_fail(doing),
         };
-        match entries.next() {
+        let other = entries.find(|entry| entry.as_ref().map_or(true, |entry| entry.file_name() != LOST_AND_FOUND));
+        match other {
             None => Ok(false),
             Some(_) if self.root.join("FORMAT").exists() => Ok(true),
             Some(_) => Err(Error::refused(format_args!(

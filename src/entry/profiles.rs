@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::home::list;
-use super::lock::{Hold, LOCK_WAIT, wait_lock};
+use super::lock::{Hold, LOCK_WAIT, try_lock, wait_lock};
 use super::pins::check_name;
 use super::record::now_text;
+use super::remove::clear_away;
 use super::staging::{random_name, sync_dir, sync_file};
 use super::{Home, RootKind, Staging, open, plain};
 use crate::cancel::Cancel;
@@ -202,18 +203,26 @@ pub fn switch_back(store: &Home, name: &str, to: Option<u64>, cancel: &Cancel) -
         }),
     };
     let wanted = wanted.map_err(|error| error.hint(format_args!("see `monofo store generations {name}`")))?;
-    let missing: Vec<_> = wanted
-        .artifacts
-        .iter()
-        .filter(|(_, hash)| !store.metadata(hash).exists())
-        .map(|(_, hash)| hash.to_string())
-        .collect();
+    // Held until the link is durable: gc leaves alone what is being read.
+    let (mut held_entries, mut missing) = (Vec::new(), Vec::new());
+    for (_, hash) in &wanted.artifacts {
+        match open(store, hash)? {
+            Some(opened) => held_entries.push(opened),
+            None => missing.push(hash.to_string()),
+        }
+    }
     if !missing.is_empty() {
         return Err(Error::new(Class::NotThere, format_args!("not in the store: {}", missing.join(", ")))
             .hint("get them from the remote; the profile stays as it is"));
     }
+    let place = folder(store, name).join(directory(wanted.number));
+    let leads_there = |(component, _): &(ComponentName, Hash)| place.join(component.as_str()).exists();
+    if !fs::symlink_metadata(&place).is_ok_and(|status| status.is_dir()) || !wanted.artifacts.iter().all(leads_there) {
+        return Err(Error::damaged(format_args!("`{}` is not what its generation says", Shown::path(&place)))
+            .hint("the profile stays as it is: switch it to the artifacts themselves, or to another generation"));
+    }
     make_current(&folder(store, name), wanted.number, &Staging::new(store)?)?;
-    drop(held);
+    drop((held, held_entries));
     Ok(wanted)
 }
 
@@ -231,30 +240,39 @@ impl Generation {
     }
 }
 
-/// Removes folders of generations that a crash left without their document. Returns how many.
-pub fn remove_leftovers(store: &Home, dry_run: bool, cancel: &Cancel) -> Result<u64> {
-    let mut removed = 0;
+/// Folders of generations that a crash left without their document. Profiles that somebody switches now are passed over.
+pub fn leftovers(store: &Home) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for name in list(&store.root().join("profiles"))?.into_iter().filter(|name| is_name(name, 64)) {
         let folder = folder(store, &name);
-        let is_left = |file: &String| {
-            let numbered = file.strip_prefix("gen-").is_some_and(|number| number.parse::<u64>().is_ok());
-            numbered && !folder.join(format!("{file}.json")).exists()
-        };
-        let left = || Ok::<_, Error>(list(&folder)?.into_iter().filter(is_left).collect::<Vec<_>>());
-        if left()?.is_empty() {
-            continue;
-        }
-        let _held = hold(store, &name, cancel)?;
-        for file in left()? {
-            if !dry_run {
-                let staging = Staging::new(store)?;
-                fs::rename(folder.join(&file), staging.join("generation"))
-                    .or_fail(|| format!("cannot remove what a crash left of profile `{name}`"))?;
-            }
-            removed += 1;
+        let left: Vec<_> = list(&folder)?.iter().map(|file| folder.join(file)).filter(|path| is_left(path)).collect();
+        if !left.is_empty() && try_hold(&folder)?.is_some() {
+            found.extend(left);
         }
     }
-    Ok(removed)
+    Ok(found)
+}
+
+/// Removes one of [`leftovers`]. False when somebody switches its profile now, or has.
+pub fn remove_leftover(store: &Home, path: &Path) -> Result<bool> {
+    let Some(folder) = path.parent() else { return Ok(false) };
+    let Some(held) = try_hold(folder)?.filter(|_| is_left(path)) else { return Ok(false) };
+    clear_away(store, path, Some(held)).or_fail(|| format!("cannot remove `{}`", Shown::path(path)))?;
+    Ok(true)
+}
+
+fn is_left(path: &Path) -> bool {
+    let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("gen-")?.parse::<u64>().ok());
+    number.is_some() && !path.with_extension("json").exists() && fs::symlink_metadata(path).is_ok()
+}
+
+/// Holds a profile that is there, unless somebody else does.
+fn try_hold(folder: &Path) -> Result<Option<File>> {
+    let open = plain::folder(folder).or_fail(|| format!("cannot open the profile `{}`", Shown::path(folder)))?;
+    match open {
+        Some(open) if try_lock(&open, Hold::Exclusive)? => Ok(Some(open)),
+        _ => Ok(None),
+    }
 }
 
 fn next_number(folder: &Path) -> Result<u64> {

@@ -1,24 +1,26 @@
 //! How an entry goes: its metadata first, by a rename, then its content; never while somebody reads or writes it.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::path::Path;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use super::home::list;
 use super::lock::{Hold, LOCK_WAIT, is_at, try_lock, wait_lock};
 use super::open::{Opened, open, open_plain};
 use super::staging::{random_name, remove_tree, sync_dir};
-use super::{Home, HomeKind, Staging, plain};
+use super::{Home, HomeKind, plain};
 use crate::cancel::Cancel;
-use crate::error::{Class, IoContext, Result};
+use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
 
 /// What became of an entry that was to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Removal {
     /// It is gone.
     Removed,
+    /// It is gone, but not all of its content: that is nobody's now, and the next gc tries again.
+    Left(Error),
     /// Somebody reads or writes it.
     InUse,
     /// A second look, under the lock, said that it is to stay.
@@ -46,7 +48,7 @@ pub fn remove(
 ) -> Result<Removal> {
     let doing = || format!("cannot remove entry {}", name.short());
     let folder = home.folder(name);
-    let (metadata_path, staging) = (home.metadata(name), Staging::new(home)?);
+    let metadata_path = home.metadata(name);
     let mut held = open_or_make(&folder)?;
     while let Some(open) = &held {
         match readers {
@@ -77,14 +79,53 @@ pub fn remove(
     if !still()? {
         return Ok(Removal::Kept);
     }
-    fs::rename(&metadata_path, staging.join("metadata.json")).or_fail(doing)?;
-    sync_dir(&home.shard(name))?;
-    if held.is_some() || plain::is_in_the_way(&folder) {
-        fs::rename(&folder, staging.join("content")).or_fail(doing)?;
+    let moved = take_away(home, &metadata_path).or_fail(doing)?;
+    drop(metadata);
+    let rest = || {
+        sync_dir(&home.shard(name))?;
+        if held.is_some() || plain::is_in_the_way(&folder) {
+            clear_away(home, &folder, held).or_fail(doing)?;
+        }
+        moved.map_or(Ok(()), |moved| erase(&moved)).or_fail(doing)
+    };
+    // The entry is gone, whatever becomes of the rest.
+    Ok(rest().map_or_else(Removal::Left, |()| Removal::Removed))
+}
+
+/// Takes something out of sight, into `tmp`, and says where it lies now. On a full disk a folder may have no room for one more
+/// name: then it is erased where it lies, since nothing could ever be freed otherwise.
+fn take_away(home: &Home, path: &Path) -> io::Result<Option<PathBuf>> {
+    let place = home.tmp().join(random_name());
+    match fs::rename(path, &place) {
+        Ok(()) => Ok(Some(place)),
+        Err(error) if is_full(&error) || !home.tmp().is_dir() => erase(path).map(|()| None),
+        Err(error) => Err(error),
     }
-    drop((metadata, held));
-    remove_tree(staging.path()).or_fail(doing)?;
-    Ok(Removal::Removed)
+}
+
+/// Removes something that the holder of this lock may remove. Whoever waits for the lock does not wait for files to go, if
+/// they can be moved first.
+pub(super) fn clear_away(home: &Home, path: &Path, held: Option<File>) -> io::Result<()> {
+    let Some(moved) = take_away(home, path)? else { return Ok(()) };
+    drop(held);
+    erase(&moved)
+}
+
+/// Removes a file, a link or a tree. That it is gone already is no error.
+fn erase(path: &Path) -> io::Result<()> {
+    let erased = match fs::symlink_metadata(path) {
+        Ok(status) if status.is_dir() => remove_tree(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match erased {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// Removes what lies where an entry's content would, without metadata: what a crash left. False when somebody publishes
@@ -100,9 +141,7 @@ pub fn remove_orphan(home: &Home, name: &Hash) -> Result<bool> {
     if !free || fs::symlink_metadata(home.metadata(name)).is_ok() {
         return Ok(false);
     }
-    let staging = Staging::new(home)?;
-    fs::rename(&folder, staging.join("content")).or_fail(doing)?;
-    remove_tree(staging.path()).or_fail(doing)?;
+    clear_away(home, &folder, held).or_fail(doing)?;
     Ok(true)
 }
 
@@ -122,8 +161,7 @@ pub fn remove_strays(home: &Home, name: &Hash, dry_run: bool) -> Result<u64> {
     let (own, mut removed) = (payload.file(), 0);
     for stray in list(&folder)?.into_iter().filter(|file| *file != own) {
         if !dry_run {
-            let staging = Staging::new(home)?;
-            fs::rename(folder.join(&stray), staging.join("stray"))
+            clear_away(home, &folder.join(&stray), None)
                 .or_fail(|| format!("cannot remove what a crash left of entry {}", name.short()))?;
         }
         removed += 1;

@@ -31,11 +31,16 @@ impl Event {
             Event::RemoteHit => "remote-hit",
             Event::Miss => "miss",
             Event::Damaged => "damaged",
+            // Not the word for what lies here.
+            Event::Remote("damaged") => REMOTE_DAMAGED,
             Event::Remote(class) => class,
             Event::Gc => "gc",
         }
     }
 }
+
+/// A payload of a remote that proved to be damaged.
+pub const REMOTE_DAMAGED: &str = "remote-damaged";
 
 /// Counts an event, and the bytes that it moved.
 pub fn count(home: &Home, event: Event, bytes: u64) {
@@ -61,7 +66,7 @@ pub struct Counts {
     pub events: BTreeMap<String, (u64, u64)>,
     /// When the first was, in seconds since 1970.
     pub since: Option<u64>,
-    /// When the last gc was, and the bytes that it freed.
+    /// When the last gc was, and the bytes that it freed: that of the last line, whatever clock wrote it.
     pub last_gc: Option<(u64, u64)>,
 }
 
@@ -77,7 +82,7 @@ pub fn read(home: &Home) -> Counts {
         let (Some(at), Some(bytes)) = (number(at), number(bytes)) else { continue };
         let times = fields.next().and_then(number).unwrap_or(1);
         counts.since = Some(counts.since.map_or(at, |since| since.min(at)));
-        if word == "gc" && counts.last_gc.is_none_or(|(last, _)| at >= last) {
+        if word == "gc" {
             counts.last_gc = Some((at, bytes));
         }
         let sum = counts.events.entry(word.to_owned()).or_default();
@@ -93,13 +98,15 @@ pub fn compact(home: &Home) {
     if fs::metadata(&path).map_or(0, |status| status.len()) < LONG {
         return;
     }
-    let counts = read(home);
+    let mut counts = read(home);
     let since = counts.since.unwrap_or(0);
-    let mut text: String =
-        counts.events.iter().map(|(word, (times, bytes))| format!("{since} {word} {bytes} {times}\n")).collect();
-    if let Some((at, bytes)) = counts.last_gc {
-        text.push_str(&format!("{at} gc {bytes} 0\n"));
+    if let (Some((_, freed)), Some((times, bytes))) = (counts.last_gc, counts.events.get_mut("gc")) {
+        // It has a line of its own, the last one.
+        (*times, *bytes) = (times.saturating_sub(1), bytes.saturating_sub(freed));
     }
+    let sums = counts.events.iter().map(|(word, (times, bytes))| format!("{since} {word} {bytes} {times}\n"));
+    let last = counts.last_gc.map(|(at, bytes)| format!("{at} gc {bytes}\n"));
+    let text: String = sums.chain(last).collect();
     if let Ok(staging) = super::Staging::new(home) {
         let staged = staging.join("usage");
         let _ = fs::write(&staged, text).and_then(|()| fs::rename(&staged, &path));

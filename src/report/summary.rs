@@ -53,12 +53,13 @@ impl Summary {
         if let Some(schema) = self.schema {
             let mut document = json!({ "schema": schema, "ok": status == 0 });
             if let Some(error) = &self.error {
-                document["error"] = error.clone();
-                document["error"]["code"] = json!(status);
-                document["error"]["kind"] = match error["class"].as_str() {
-                    Some("not-there") if schema == "meta.cache-get/1" => json!("miss"),
-                    _ => error["class"].clone(),
+                // One word for one thing: what other documents call its class is the kind here.
+                let kind = match error["class"].as_str() {
+                    Some("not-there") if schema == "meta.cache-get/1" => "miss",
+                    class => class.unwrap_or_default(),
                 };
+                let (message, hint) = (&error["message"], &error["hint"]);
+                document["error"] = json!({ "code": status, "kind": kind, "message": message, "hint": hint });
             }
             if !self.warnings.is_empty() {
                 document["warnings"] = json!(self.warnings);

@@ -34,6 +34,7 @@ pub(crate) fn document(run: Run<'_>, status: i32) -> Value {
     if status != 0 {
         assert_eq!(document["error"]["code"], status, "{document:#}");
         assert!(document["error"]["kind"].is_string() && document["error"]["message"].is_string(), "{document:#}");
+        assert!(document["error"].get("class").is_none(), "two words for one thing: {document:#}");
     }
     document
 }

@@ -244,3 +244,59 @@ fn explanations_name_what_changed_and_never_the_value_of_a_variable() {
         assert!(!missed.stderr.contains("hunter2"), "{}", missed.stderr);
     }
 }
+
+#[test]
+fn stats_count_damage_here_and_damage_in_the_remote_apart_and_read_what_was_counted_earlier() {
+    let sandbox = workspace();
+    let url = format!("file://{}", sandbox.path("remote").display());
+    sandbox.monofo(["cache", "build", "a", "--source", "out", "--remote", &url]).exits(0);
+    let here =
+        || crate::entries::payload(crate::entries::entries(&sandbox.work(".meta-cache")).values().next().unwrap());
+    fs::write(here(), "damaged").unwrap();
+    sandbox.monofo(["cache", "get", "a", "--target", "got"]).exits(3);
+    let stats = json(&sandbox, &["cache", "stats"], 0);
+    assert_eq!((&stats["damaged_so_far"], &stats["remote_failures"]["damaged"]), (&1.into(), &0.into()), "{stats:#}");
+    let told = sandbox.monofo(["cache", "stats"]).exits(0).stdout;
+    assert!(told.contains("1 entry proved to be damaged so far") && !told.contains("the remote did"), "{told}");
+    for path in crate::desk::files(&sandbox.path("remote"), ".tar.lz4") {
+        fs::write(&path, vec![b'x'; usize::try_from(fs::metadata(&path).unwrap().len()).unwrap()]).unwrap();
+    }
+    let got = json(&sandbox, &["cache", "get", "a", "--target", "got", "--remote", &url], 3);
+    assert_eq!(got["remote"]["kind"], "damaged", "{got:#}");
+    // As it was counted before the two had words of their own.
+    let usage = sandbox.work(".meta-cache/counters/usage");
+    fs::write(&usage, format!("{}1600000000 damaged 0\n", fs::read_to_string(&usage).unwrap())).unwrap();
+    let stats = json(&sandbox, &["cache", "stats"], 0);
+    assert_eq!((&stats["damaged_so_far"], &stats["remote_failures"]["damaged"]), (&2.into(), &1.into()), "{stats:#}");
+    let told = sandbox.monofo(["cache", "stats"]).exits(0).stdout;
+    assert!(told.contains("2 entries proved to be damaged") && told.contains("the remote did not help: 1 damaged"));
+}
+
+#[test]
+fn stats_count_every_file_of_a_cache_on_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let sandbox = workspace();
+    sandbox.monofo(["cache", "build", "a", "--source", "out"]).exits(0);
+    let root = sandbox.work(".meta-cache");
+    let payload = crate::entries::payload(crate::entries::entries(&root).values().next().unwrap());
+    fs::write(payload.with_file_name("stray"), vec![b'x'; 100_000]).unwrap();
+    let told = json(&sandbox, &["cache", "stats"], 0)["disk_bytes"].as_u64().unwrap();
+    let below = crate::harness::walk(&root).into_keys().map(|path| crate::harness::join(&root, &path));
+    let blocks = |path: std::path::PathBuf| fs::symlink_metadata(path).unwrap().blocks() * 512;
+    assert_eq!(told, below.chain([root.clone()]).map(blocks).sum::<u64>());
+}
+
+#[test]
+fn a_cache_and_a_store_can_be_made_at_the_root_of_a_fresh_file_system() {
+    let sandbox = workspace();
+    for home in [".meta-cache", ".meta-store"] {
+        fs::create_dir_all(sandbox.work(home).join("lost+found")).unwrap();
+    }
+    sandbox.monofo(["cache", "build", "a", "--source", "out"]).exits(0);
+    sandbox.monofo(["store", "add", "a", "--source", "out"]).exits(0);
+    sandbox.monofo(["gc", "all"]).exits(0);
+    assert!(sandbox.work(".meta-cache/lost+found").exists() && sandbox.work(".meta-store/lost+found").exists());
+    fs::create_dir_all(sandbox.work("other/lost+found")).unwrap();
+    sandbox.write("other/thing", "");
+    sandbox.monofo(["cache", "list"]).env("MONOFO_CACHE_DIR", "other").exits(6);
+}

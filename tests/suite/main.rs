@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
 
 mod broken_chunks;
+mod cache_block;
 mod cache_damage;
 mod cache_entries;
 mod cache_keys;

@@ -285,6 +285,19 @@ fn a_profile_can_be_what_a_lock_file_names() {
     assert_eq!(told["generation"]["artifacts"][0]["hash"], hash);
     let text = fs::read(sandbox.work(path)).unwrap();
     assert_eq!(told["generation"]["lock"], sha256(&text));
+    // What was made for here wins over what runs everywhere, in whichever order they stand.
+    sandbox.write("components/a/main.c", "int main(){return 1;}\n");
+    let everywhere = add(&sandbox, "out");
+    for order in [["any", &platform], [&platform, "any"]] {
+        let artifact =
+            |of: &str| format!("{{platform: {of}, hash: {}}}", if of == "any" { &everywhere } else { &hash });
+        lock(&format!("[{}, {}]", artifact(order[0]), artifact(order[1])));
+        let told = json(&sandbox, &["store", "switch", "both", "--lock", path], 0);
+        assert_eq!(told["generation"]["artifacts"], serde_json::json!([{ "component": "a", "hash": hash }]));
+    }
+    lock(&format!("[{{platform: any, hash: {everywhere}}}]"));
+    let told = json(&sandbox, &["store", "switch", "both", "--lock", path], 0);
+    assert_eq!(told["generation"]["artifacts"][0]["hash"], everywhere);
     lock(&format!("[{{platform: {platform}, hash: {}}}]", "2".repeat(64)));
     sandbox.monofo(["store", "switch", "prod", "--lock", path]).exits(3).says(&"2".repeat(64));
     lock("[]");

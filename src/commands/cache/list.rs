@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use crate::commands::Commands;
 use crate::commands::table::Table;
-use crate::engine::entries::survey::{Inodes, Survey, survey};
-use crate::entry::{Home, HomeKind, peek, time_text, usage};
+use crate::engine::entries::survey::{Inodes, survey};
+use crate::entry::{HomeKind, peek, time_text, usage};
 use crate::error::Result;
+use crate::key::KeyRecord;
 use crate::text::{Bytes, Count, Number};
 
 impl Commands<'_> {
@@ -30,7 +31,10 @@ impl Commands<'_> {
                 entry.name.short(),
                 record.inputs.component().to_string(),
                 record.inputs.version().to_owned(),
-                record.inputs.build_target().to_owned(),
+                match &record.inputs {
+                    KeyRecord::Template(inputs) => inputs.shown(),
+                    inputs => inputs.build_target().to_owned(),
+                },
                 record.inputs.platform().to_owned(),
                 Bytes(payload(entry)).to_string(),
                 time_text(record.created),
@@ -57,7 +61,9 @@ impl Commands<'_> {
     pub(super) fn cache_stats(&self) -> Result<()> {
         let keeping = self.keeping()?;
         let found = survey(&keeping.cache)?;
-        let disk = disk_of_all(&keeping.cache, &found)?;
+        let mut inodes = Inodes::default();
+        inodes.add(keeping.cache.root())?;
+        let disk = inodes.disk();
         let mut components: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         let whole: Vec<_> = found.entries.iter().filter(|entry| entry.whole).collect();
         for entry in &whole {
@@ -73,9 +79,10 @@ impl Commands<'_> {
         let (oldest, newest) = (whole.iter().map(created).min(), whole.iter().map(created).max());
         let folders = |path: std::path::PathBuf| std::fs::read_dir(path).map_or(0, Iterator::count);
         let (tmp, quarantine) = (folders(keeping.cache.tmp()), folders(keeping.cache.quarantine()));
-        const FAILURES: [&str; 5] = ["unreachable", "denied", "refused", "dangling", "damaged"];
-        let failures: BTreeMap<_, _> = FAILURES.iter().map(|word| (*word, times(word))).collect();
-        let remote_failures: u64 = FAILURES[..4].iter().map(|word| times(word)).sum();
+        let mut failures =
+            BTreeMap::from(["unreachable", "denied", "refused", "dangling"].map(|word| (word, times(word))));
+        failures.insert("damaged", times(usage::REMOTE_DAMAGED));
+        let remote_failures: u64 = failures.values().sum();
         let damaged = found.damaged.len() + found.entries.len() - whole.len();
         self.report.section("entries", json!(whole.len()));
         self.report.section("payload_bytes", json!(payload));
@@ -95,6 +102,7 @@ impl Commands<'_> {
         self.report.section("bytes_served", json!(bytes("hit") + bytes("remote-hit")));
         self.report.section("remote_failures", json!(failures));
         self.report.section("damaged", json!(damaged));
+        self.report.section("damaged_so_far", json!(times("damaged")));
         self.report.section("newer_format", json!(found.newer.len()));
         self.report
             .section("leftovers", json!({ "tmp": tmp, "quarantine": quarantine, "orphans": found.orphans.len() }));
@@ -131,6 +139,9 @@ impl Commands<'_> {
                 .collect();
             lines.push(format!("the remote did not help: {}", told.join(", ")));
         }
+        if times("damaged") > 0 {
+            lines.push(format!("{} proved to be damaged so far", Count(times("damaged"), "entry")));
+        }
         if let Some((at, freed)) = counts.last_gc {
             lines.push(format!("last gc {}, freed {}", time_text(at), Bytes(freed)));
         }
@@ -150,24 +161,4 @@ impl Commands<'_> {
         }
         self.report.answer(lines.join("\n"))
     }
-}
-
-/// Bytes on disk of everything in a cache, as `du` counts them: entries as they were met, the rest looked at.
-fn disk_of_all(cache: &Home, found: &Survey) -> Result<u64> {
-    let mut rest = Inodes::default();
-    for entry in std::fs::read_dir(cache.root()).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if name.len() == 2 {
-            // A folder of entries: itself, and what is none.
-            rest.add_only(&entry.path());
-        } else {
-            rest.add(&entry.path())?;
-        }
-    }
-    rest.add_only(cache.root());
-    for name in found.orphans.iter().chain(&found.damaged).chain(&found.newer) {
-        rest.add(&cache.metadata(name))?;
-        rest.add(&cache.folder(name))?;
-    }
-    Ok(rest.disk() + found.entries.iter().map(|entry| entry.disk).sum::<u64>())
 }

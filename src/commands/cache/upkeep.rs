@@ -9,19 +9,22 @@ use crate::cli::entries::CacheInvalidate;
 use crate::commands::Commands;
 use crate::config::entries::Keeping;
 use crate::context::Context;
-use crate::engine::entries::gc::{GcRequest, References, collect};
-use crate::engine::entries::survey::survey;
+use crate::engine::entries::gc::{Collected, GcRequest, References, collect};
+use crate::engine::entries::survey::{Entry, survey};
 use crate::engine::entries::verify::{Checked, verify};
 use crate::entry::{Readers, Removal, facts, plain, remove};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, native_platform};
 use crate::remote::Section;
+use crate::report::Report;
 use crate::text::{Bytes, Count};
 
 /// How often `build` cleans up, how long that may take, and what goes.
 const OFTEN: Duration = Duration::from_secs(24 * 60 * 60);
-const WITHIN: Duration = Duration::from_secs(2);
+pub(in crate::commands) const WITHIN: Duration = Duration::from_secs(2);
+/// How far the clock of a file server may be ahead.
+const SKEW: Duration = Duration::from_secs(60);
 /// Entries of a component that are removed from a remote at once.
 const MOST_REMOTE: usize = 10_000;
 pub(in crate::commands) const CACHE_GRACE: Duration = Duration::from_secs(60 * 60);
@@ -82,7 +85,7 @@ impl Commands<'_> {
             None => None,
         };
         let found = survey(&keeping.cache)?;
-        let (mut removed, mut bytes) = (Vec::new(), 0);
+        let (mut removed, mut bytes, mut failed) = (Vec::new(), 0, None);
         let mut names: Vec<(Hash, u64)> = found
             .entries
             .iter()
@@ -94,32 +97,51 @@ impl Commands<'_> {
             names.extend(found.damaged.iter().map(|name| (*name, 0)));
         }
         names.retain(|(name, _)| key.is_none_or(|key| key == *name));
+        let mut shelves = BTreeSet::from([native_platform(), "any".to_owned()]);
+        let of_component = |entry: &&Entry| Some(entry.record.inputs.component()) == component.as_ref();
+        shelves.extend(found.entries.iter().filter(of_component).map(|entry| entry.record.inputs.shelf()));
         for (name, disk) in names {
-            self.cancel.check()?;
-            let gone = asked.dry_run
-                || match remove(&keeping.cache, &name, Readers::LetFinish, || Ok(true), self.cancel)? {
-                    Removal::Removed => true,
+            let gone = self.cancel.check().and_then(|()| {
+                if asked.dry_run {
+                    return Ok(true);
+                }
+                match remove(&keeping.cache, &name, Readers::LetFinish, || Ok(true), self.cancel)? {
+                    Removal::Removed => Ok(true),
+                    Removal::Left(error) => {
+                        self.report.warning(format_args!("something of an entry stays: {}", error.chain()));
+                        Ok(true)
+                    }
                     // Whoever writes it right now makes a new entry.
-                    Removal::InUse | Removal::Kept | Removal::Gone => false,
-                };
-            if gone {
-                bytes += disk;
-                removed.push(name);
+                    Removal::InUse | Removal::Kept | Removal::Gone => Ok(false),
+                }
+            });
+            match gone {
+                Ok(true) => {
+                    bytes += disk;
+                    removed.push(name);
+                }
+                Ok(false) => {}
+                Err(error) if matches!(error.class(), Class::Interrupted { .. }) => {
+                    failed = Some(error);
+                    break;
+                }
+                // It keeps no other back.
+                Err(error) => drop(failed.get_or_insert(error)),
             }
         }
-        if asked.all && !asked.dry_run {
+        if asked.all && !asked.dry_run && failed.is_none() {
             for (path, _) in facts::all(&keeping.cache)? {
                 // Losable, and perhaps gone already.
                 let _ = std::fs::remove_file(path);
             }
         }
         let mut there = 0u64;
-        if let Some(remote) = remote.as_ref().filter(|_| !asked.dry_run) {
+        if let Some(remote) = remote.as_ref().filter(|_| !asked.dry_run && failed.is_none()) {
             let mut names: BTreeSet<Hash> = removed.iter().chain(key.iter()).copied().collect();
             if let Some(component) = &component {
                 // What other machines stored there, too.
-                for platform in [native_platform().as_str(), "any"] {
-                    let newest = remote.newest(component.as_str(), platform, MOST_REMOTE);
+                for shelf in &shelves {
+                    let newest = remote.newest(component.as_str(), shelf, MOST_REMOTE);
                     names.extend(newest.map_err(|failure| failure.error)?.into_iter().map(|(_, key)| key));
                 }
             }
@@ -139,7 +161,7 @@ impl Commands<'_> {
         self.report.section("removed", json!(all));
         self.report.section("bytes", json!(bytes));
         self.report.section("removed_in_remote", json!(there));
-        if let Some(key) = key.filter(|key| !removed.contains(key) && there == 0) {
+        if let Some(key) = key.filter(|key| !removed.contains(key) && there == 0 && failed.is_none()) {
             return Err(Error::new(Class::NotThere, format_args!("there is no entry {}", key.short()))
                 .hint("see `monofo cache list`"));
         }
@@ -149,7 +171,7 @@ impl Commands<'_> {
             _ => String::new(),
         };
         self.report.note(format_args!("{verb} {}, {}{remotely}", Count(removed.len() as u64, "entry"), Bytes(bytes)));
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Cleans up the cache once a day, in little time. Trouble with it is no trouble of the command.
@@ -157,8 +179,11 @@ impl Commands<'_> {
         let mark = keeping.cache.root().join("counters").join("cleaned");
         let age = std::fs::metadata(&mark)
             .and_then(|status| status.modified())
-            .map(|time| time.elapsed().unwrap_or_default());
-        if age.is_ok_and(|age| age < OFTEN) {
+            // A clock that was ahead left it: that must not keep anything from being cleaned up until then.
+            .map(|time| {
+                time.elapsed().or_else(|ahead| if ahead.duration() < SKEW { Ok(Duration::ZERO) } else { Err(ahead) })
+            });
+        if matches!(age, Ok(Ok(age)) if age < OFTEN) {
             return;
         }
         let _ = mark.parent().map(std::fs::create_dir_all);
@@ -175,13 +200,24 @@ impl Commands<'_> {
             now: SystemTime::now(),
         };
         match collect(&keeping.cache, &request, &|_| Ok(References::new()), self.cancel) {
-            Ok(done) if !done.gone.is_empty() => self.report.note(format_args!(
-                "cleaned up the cache: {} not used for 30 days, {} freed",
-                Count(done.gone.len() as u64, "entry"),
-                Bytes(done.freed)
-            )),
-            Ok(_) => {}
+            Ok(done) => {
+                if !done.gone.is_empty() {
+                    self.report.note(format_args!(
+                        "cleaned up the cache: {} not used for 30 days, {} freed",
+                        Count(done.gone.len() as u64, "entry"),
+                        Bytes(done.freed)
+                    ));
+                }
+                tell_not_cleaned(self.report, done);
+            }
             Err(error) => self.report.detail(format_args!("the cache was not cleaned up: {}", error.chain())),
         }
+    }
+}
+
+/// Tells what automatic cleaning could not do, to who asks for details.
+pub(in crate::commands) fn tell_not_cleaned(report: &Report, done: Collected) {
+    for why in done.warnings.into_iter().chain(done.trouble.map(|error| error.chain())) {
+        report.detail(format_args!("the cache was not cleaned up wholly: {why}"));
     }
 }

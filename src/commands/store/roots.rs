@@ -53,10 +53,18 @@ impl Commands<'_> {
                     let text =
                         std::fs::read(path).or_fail(|| format!("cannot read the lock `{}`", Shown::path(path)))?;
                     let platform = native_platform();
-                    let fits = |(of, _): &&(String, Hash)| *of == platform || of == "any";
-                    let artifacts =
-                        lock.components.values().flat_map(|component| component.artifacts.iter().filter(fits));
-                    let hashes: Vec<Hash> = artifacts.map(|(_, hash)| *hash).collect();
+                    let of = |artifacts: &[(String, Hash)], wanted: &str| -> Vec<Hash> {
+                        artifacts.iter().filter(|(of, _)| of == wanted).map(|(_, hash)| *hash).collect()
+                    };
+                    let hashes: Vec<Hash> = lock
+                        .components
+                        .values()
+                        .flat_map(|component| match of(&component.artifacts, &platform) {
+                            // What runs everywhere stands in where nothing was made for here.
+                            native if native.is_empty() => of(&component.artifacts, "any"),
+                            native => native,
+                        })
+                        .collect();
                     if hashes.is_empty() {
                         return Err(Error::new(
                             Class::Workspace,

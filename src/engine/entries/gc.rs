@@ -1,25 +1,16 @@
 //! What goes from cache and store, and why the rest stays: decided first, told, then done, each entry looked at once more.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::leftovers::{leftovers, lost_facts};
 use super::survey::{Entry, Inodes, Survey, survey};
-use super::target::{ASIDE, NOTE, clear, is_lost, mount_in, read_note, remove_old};
 use super::texts::Texts;
 use crate::cancel::Cancel;
-use crate::entry::{
-    Home, HomeKind, Readers, Removal, is_locked, is_random_name, peek, plain, profiles, remove, remove_orphan,
-    remove_strays, seconds, usage,
-};
-use crate::error::{IoContext, Result};
+use crate::entry::{Home, HomeKind, Readers, Removal, peek, remove, seconds, usage};
+use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
-use crate::text::Shown;
-
-/// How long damaged entries are kept.
-const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+use crate::text::Count;
 
 /// What a grace of nothing would free is not counted beyond so many files: it is only told, and takes time.
 const MOST_COUNTED: u64 = 500_000;
@@ -35,7 +26,7 @@ pub struct GcRequest {
     pub max_size: Option<u64>,
     /// Whether nothing is removed.
     pub dry_run: bool,
-    /// No entry is removed after so long.
+    /// Nothing more is begun after so long.
     pub within: Option<Duration>,
     /// Now.
     pub now: SystemTime,
@@ -70,7 +61,8 @@ pub struct Collected {
     pub freed: u64,
     /// Bytes on disk of what went, were nothing shared.
     pub unshared: u64,
-    /// Bytes that a grace of nothing would free beside.
+    /// Bytes that a grace of nothing would free beside, at least: what is shared with what goes anyway is not counted, nor are
+    /// texts.
     pub by_grace: u64,
     /// Leftovers of crashes, old damaged entries and lost texts that went.
     pub leftovers: u64,
@@ -78,10 +70,34 @@ pub struct Collected {
     pub newer: u64,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// What ended it early, or kept entries from going. All that is told here happened all the same.
+    pub trouble: Option<Error>,
+}
+
+/// One gc: of what, how, and when to stop.
+#[derive(Clone, Copy)]
+pub(super) struct Round<'a> {
+    pub(super) home: &'a Home,
+    pub(super) request: &'a GcRequest,
+    pub(super) found: &'a Survey,
+    cancel: &'a Cancel,
+    until: Option<Instant>,
+}
+
+impl Round<'_> {
+    /// Whether it is interrupted, or out of time.
+    pub(super) fn is_over(&self) -> bool {
+        self.cancel.check().is_err() || self.is_late()
+    }
+
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() > until)
+    }
 }
 
 /// Cleans up a cache or store. `references` is asked for what keeps entries of a store; once more before each one goes.
-/// Blocks; waits for nobody who reads or writes.
+/// Blocks; waits for nobody who reads or writes. After an error nothing was removed; what comes in the way later is in
+/// [`Collected::trouble`].
 pub fn collect(
     home: &Home,
     request: &GcRequest,
@@ -96,49 +112,88 @@ pub fn collect(
     let kept = references(&found)?;
     let plan = decide(home, request, &found, &kept, &mut done)?;
     let started = Instant::now();
-    let mut inodes = leftovers(home, request, &found, &plan, &mut done)?;
-    if home.kind() == HomeKind::Store {
-        done.leftovers += profiles::remove_leftovers(home, request.dry_run, cancel)?;
-    }
-    let mut gone = Vec::new();
-    for (entry, why) in plan {
-        cancel.check()?;
-        if request.within.is_some_and(|within| started.elapsed() > within) {
-            keep(&mut done, entry.name, "left for the next time");
-            continue;
-        }
-        // Before its files go.
-        let mut its = Inodes::default();
-        its.add(&home.metadata(&entry.name))?;
-        its.add(&home.folder(&entry.name))?;
-        if !request.dry_run {
-            let still = || still_goes(home, entry, &found, references);
-            match remove(home, &entry.name, Readers::Spare, still, cancel)? {
-                Removal::Removed => {}
-                Removal::InUse => {
-                    keep(&mut done, entry.name, "in use");
-                    continue;
-                }
-                Removal::Kept => {
-                    keep(&mut done, entry.name, "used meanwhile");
-                    continue;
-                }
-                Removal::Gone => continue,
-            }
-        }
-        inodes.merge(its);
-        let component = entry.record.inputs.component().to_string();
-        gone.push(Gone { name: entry.name, component, why });
-    }
-    let removed: BTreeSet<Hash> = gone.iter().map(|gone| gone.name).collect();
-    done.leftovers += lost_facts(home, request, &found, &removed, &mut inodes)?;
+    let after = |halves: u32| request.within.and_then(|within| started.checked_add(within / 2 * halves));
+    let round = Round { home, request, found: &found, cancel, until: after(2) };
+    // Looking for leftovers may take all the time there is: entries have their half of it.
+    let mut inodes = leftovers(&Round { until: after(1), ..round }, &plan, &mut done);
+    go(&round, plan, references, &mut done, &mut inodes);
+    lost_facts(&round, &mut done, &mut inodes);
+    done.trouble = done.trouble.or_else(|| cancel.check().err());
     (done.freed, done.unshared) = (inodes.freed(), inodes.unshared());
-    done.gone = gone;
     if !request.dry_run {
         usage::count(home, usage::Event::Gc, done.freed);
         usage::compact(home);
     }
     Ok(done)
+}
+
+/// Removes the entries of a plan, or only counts them. One that cannot go keeps no other back.
+fn go(
+    round: &Round<'_>,
+    plan: Vec<(&Entry, String)>,
+    references: &dyn Fn(&Survey) -> Result<References>,
+    done: &mut Collected,
+    inodes: &mut Inodes,
+) {
+    let home = round.home;
+    let (mut ended, mut failed, mut first) = (None, 0, None);
+    for (entry, why) in plan {
+        ended = ended.or_else(|| round.cancel.check().err());
+        if ended.is_some() {
+            keep(done, entry.name, "left when gc ended");
+            continue;
+        }
+        if round.is_late() {
+            keep(done, entry.name, "left for the next time");
+            continue;
+        }
+        let mut its = Inodes::default();
+        let mut removed = || {
+            // Before its files go.
+            its.add(&home.metadata(&entry.name))?;
+            its.add(&home.folder(&entry.name))?;
+            if round.request.dry_run {
+                return Ok(Removal::Removed);
+            }
+            let still = || still_goes(home, entry, round.found, references);
+            remove(home, &entry.name, Readers::Spare, still, round.cancel)
+        };
+        match removed() {
+            Ok(Removal::Removed) => inodes.merge(its),
+            Ok(Removal::Left(error)) => done.warnings.push(format!("something of an entry stays: {}", error.chain())),
+            Ok(Removal::InUse) => {
+                keep(done, entry.name, "in use");
+                continue;
+            }
+            Ok(Removal::Kept) => {
+                keep(done, entry.name, "used meanwhile");
+                continue;
+            }
+            Ok(Removal::Gone) => continue,
+            // These are about no entry: what keeps the others is not known either.
+            Err(error) if matches!(error.class(), Class::Interrupted { .. } | Class::Workspace) => {
+                keep(done, entry.name, "left when gc ended");
+                ended = Some(error);
+                continue;
+            }
+            Err(error) => {
+                keep(done, entry.name, "could not be removed");
+                failed += 1;
+                first.get_or_insert(error);
+                continue;
+            }
+        }
+        let component = entry.record.inputs.component().to_string();
+        done.gone.push(Gone { name: entry.name, component, why });
+    }
+    let stuck = first.map(|error| error.context(format_args!("{} could not be removed", Count(failed, "entry"))));
+    done.trouble = match (ended, stuck) {
+        (Some(ended), stuck) => {
+            done.warnings.extend(stuck.map(|error| error.chain()));
+            Some(ended)
+        }
+        (None, stuck) => stuck,
+    };
 }
 
 fn keep(done: &mut Collected, name: Hash, why: &'static str) {
@@ -248,168 +303,4 @@ fn days(age: Duration) -> String {
 
 fn clock_turned_back(home: &Home, now: u64) -> bool {
     usage::read(home).last_gc.is_some_and(|(at, _)| at > now + 86_400)
-}
-
-/// What lies in `tmp` and is nobody's, old damaged entries, folders without metadata.
-fn leftover_paths(home: &Home, request: &GcRequest) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-    // Only what is named as we name it, and only in folders that lie here themselves.
-    let list = |folder: &Path, ours: fn(&str) -> bool| -> Result<Vec<PathBuf>> {
-        if !fs::symlink_metadata(folder).is_ok_and(|status| status.is_dir()) {
-            return Ok(Vec::new());
-        }
-        let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
-        let entries = entries.or_fail(|| format!("cannot read `{}`", Shown::path(folder)))?;
-        Ok(entries
-            .iter()
-            .filter(|entry| entry.file_name().to_str().is_some_and(ours))
-            .map(fs::DirEntry::path)
-            .collect())
-    };
-    let staged = list(&home.tmp(), is_random_name)?;
-    let aside = |name: &str| {
-        name.split_once('-').is_some_and(|(hash, random)| Hash::parse(hash).is_some() && is_random_name(random))
-    };
-    let old = |path: &PathBuf| {
-        let modified = fs::symlink_metadata(path).and_then(|status| status.modified()).ok();
-        modified.and_then(|time| request.now.duration_since(time).ok()).is_some_and(|age| age > QUARANTINE)
-    };
-    let quarantine = list(&home.quarantine(), aside)?.into_iter().filter(old).collect();
-    Ok((staged, quarantine))
-}
-
-/// Removes leftovers, or only counts them. Returns their files, each read before it goes, as an entry's are.
-fn leftovers(
-    home: &Home,
-    request: &GcRequest,
-    found: &Survey,
-    plan: &[(&Entry, String)],
-    done: &mut Collected,
-) -> Result<Inodes> {
-    let (staged, quarantine) = leftover_paths(home, request)?;
-    let mut inodes = Inodes::default();
-    for path in staged {
-        let held = match plain::options().read(true).open(&path) {
-            Ok(held) => Some(held),
-            // A link is nobody's staging.
-            Err(_) if fs::symlink_metadata(&path).is_ok_and(|status| !status.is_dir()) => None,
-            Err(_) => continue,
-        };
-        if held.as_ref().is_some_and(is_locked) {
-            continue;
-        }
-        // Where an artifact was being made ready when its process was killed, or what it replaced could not be removed.
-        if let Some((beside, target)) = plain::read(&path.join(NOTE)).ok().and_then(read_note) {
-            match clear_noted(&beside, target.as_deref(), request.dry_run) {
-                Ok(its) => inodes.merge(its),
-                Err(why) => {
-                    done.warnings.push(format!("`{}` stays, which a restore left: {why}", Shown::path(&beside)));
-                    continue;
-                }
-            }
-        }
-        leftover(&path, request, &mut inodes)?;
-        done.leftovers += 1;
-    }
-    for path in quarantine {
-        leftover(&path, request, &mut inodes)?;
-        done.leftovers += 1;
-    }
-    if home.kind() == HomeKind::Cache {
-        let going: BTreeSet<Hash> = plan.iter().map(|(entry, _)| entry.name).collect();
-        for entry in &found.entries {
-            let mut its = Inodes::default();
-            stray_files(home, entry, &mut its)?;
-            match remove_strays(home, &entry.name, request.dry_run)? {
-                0 => {}
-                strays => {
-                    // In a dry run they are met again with an entry that goes.
-                    if !(request.dry_run && going.contains(&entry.name)) {
-                        inodes.merge(its);
-                    }
-                    done.leftovers += strays;
-                }
-            }
-        }
-    }
-    for name in &found.orphans {
-        let mut its = Inodes::default();
-        its.add(&home.folder(name))?;
-        if request.dry_run || remove_orphan(home, name)? {
-            inodes.merge(its);
-            done.leftovers += 1;
-        }
-    }
-    Ok(inodes)
-}
-
-fn leftover(path: &Path, request: &GcRequest, inodes: &mut Inodes) -> Result<()> {
-    let mut its = Inodes::default();
-    its.add(path)?;
-    if !request.dry_run {
-        remove_old(path).or_fail(|| format!("cannot remove `{}`", Shown::path(path)))?;
-    }
-    inodes.merge(its);
-    Ok(())
-}
-
-/// What lies beside an entry's payload.
-fn stray_files(home: &Home, entry: &Entry, inodes: &mut Inodes) -> Result<()> {
-    let Some(own) = entry.record.payload.as_ref().map(|payload| payload.file()) else { return Ok(()) };
-    for file in fs::read_dir(home.folder(&entry.name)).into_iter().flatten().flatten() {
-        if file.file_name() != *own {
-            inodes.add(&file.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a folder beside a target, or only looks at it. Returns what goes with it, or why it stays.
-fn clear_noted(beside: &Path, target: Option<&Path>, dry_run: bool) -> std::result::Result<Inodes, String> {
-    let mut its = Inodes::default();
-    // A note is only a text: it leads to nothing but a folder of ours, at a place that is no link.
-    let is_folder = |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir);
-    let Some(status) = beside.parent().and_then(is_folder).and_then(|_| is_folder(beside)) else { return Ok(its) };
-    if status.uid() != rustix::process::geteuid().as_raw() {
-        return Err("it belongs to another user".to_owned());
-    }
-    let real = beside.canonicalize().map_err(|error| error.to_string())?;
-    if let Some(mount) = mount_in(&real).map_err(|error| error.to_string())? {
-        return Err(format!("`{}` is mounted there", Shown::path(&mount)));
-    }
-    // What moves back takes no space away.
-    let moves_back = target.is_some_and(|target| is_lost(beside, target));
-    its.add_only(beside);
-    for entry in fs::read_dir(beside).into_iter().flatten().flatten() {
-        if !(moves_back && entry.file_name() == ASIDE) {
-            its.add(&entry.path()).map_err(|error| error.chain())?;
-        }
-    }
-    if !dry_run {
-        clear(beside, target).map_err(|error| error.to_string())?;
-    }
-    Ok(its)
-}
-
-/// Removes texts that no remaining entry speaks of, directly or through its dependencies. Returns how many.
-fn lost_facts(
-    home: &Home,
-    request: &GcRequest,
-    found: &Survey,
-    removed: &BTreeSet<Hash>,
-    inodes: &mut Inodes,
-) -> Result<u64> {
-    let mut texts = Texts::of(home, request, &found.entries)?;
-    for name in removed {
-        texts.forget(name);
-    }
-    let mut gone = 0;
-    for path in texts.lost() {
-        let mut its = Inodes::default();
-        its.add(path)?;
-        if request.dry_run || fs::remove_file(path).is_ok() {
-            inodes.merge(its);
-            gone += 1;
-        }
-    }
-    Ok(gone)
 }

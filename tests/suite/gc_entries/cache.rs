@@ -12,7 +12,7 @@ use crate::entries::{DAY, Sentinels, age, artifact, entries, json, payload, sha2
 use crate::harness::{Sandbox, assert_same, set, walk};
 
 /// A cache with these components, each used so many seconds ago; their metadata, by component.
-fn cache(used: &[(&str, u64)]) -> (Sandbox, Vec<PathBuf>) {
+pub(super) fn cache(used: &[(&str, u64)]) -> (Sandbox, Vec<PathBuf>) {
     let sandbox = Sandbox::new();
     let mut all = Vec::new();
     for (name, _) in used {
@@ -26,7 +26,7 @@ fn cache(used: &[(&str, u64)]) -> (Sandbox, Vec<PathBuf>) {
     (sandbox, all)
 }
 
-fn removed(document: &Value) -> Vec<&str> {
+pub(super) fn removed(document: &Value) -> Vec<&str> {
     document["cache"]["removed"].as_array().unwrap().iter().map(|one| one["component"].as_str().unwrap()).collect()
 }
 

@@ -9,7 +9,7 @@ use crate::entries::{Change, age, artifact, entries, json, manifest, workspace};
 use crate::harness::{Sandbox, assert_same, walk};
 
 /// A store with an artifact that nothing keeps, and a newer one of the same component, which that keeps. Their hashes.
-fn store() -> (Sandbox, String, String) {
+pub(super) fn store() -> (Sandbox, String, String) {
     let sandbox = workspace();
     artifact(&sandbox, "old", "old");
     let add =
@@ -28,7 +28,7 @@ fn store() -> (Sandbox, String, String) {
     (sandbox, old, new)
 }
 
-fn gone(sandbox: &Sandbox) -> Vec<String> {
+pub(super) fn gone(sandbox: &Sandbox) -> Vec<String> {
     let document = json(sandbox, &["gc", "store", "--grace", "0"], 0);
     let removed = document["store"]["removed"].as_array().unwrap();
     removed.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
