@@ -64,16 +64,18 @@ pub fn get(home: &Home, hash: &Hash) -> Option<Vec<u8>> {
     unpack(&plain::read(&path(home, hash)).ok()?, hash)
 }
 
-/// Reads all facts, and removes those that are not what their names say. Returns their names.
+/// Reads all facts, and removes those that are not what their names say. Returns their names, and those of facts that could
+/// not be read, which stay.
 pub fn check(home: &Home) -> Result<Vec<Hash>> {
     let mut damaged = Vec::new();
-    for (path, _) in all(home)? {
+    for (path, status) in all(home)? {
         let name = path.file_stem().and_then(|name| Hash::parse(name.to_str()?));
-        if let Some(name) = name.filter(|name| get(home, name).is_none()) {
+        let Some(name) = name.filter(|name| get(home, name).is_none()) else { continue };
+        if !status.is_file() || plain::read(&path).is_ok() {
             // Losable, and perhaps not ours to remove.
             let _ = fs::remove_file(&path);
-            damaged.push(name);
         }
+        damaged.push(name);
     }
     Ok(damaged)
 }

@@ -319,8 +319,8 @@ fn places_that_are_never_replaced_fail_the_job_before_the_command() {
         (".git/x", "git repository's own folder"),
         ("repo", "holds a git repository"),
         ("link/x", "out of the working folder"),
-        ("~/.cache", "holds the cache or the store"),
-        ("~/.cache/monofo/keyed/x", "lies in the cache or the store"),
+        ("~/.cache", "holds the cache, the store or the remote"),
+        ("~/.cache/monofo/keyed/x", "lies in the cache, the store or the remote"),
     ] {
         let ran = machine.pre(&json!({ "key": "a", "paths": path }), 6).before;
         assert!(ran.stderr.contains(says), "{path}: {}", ran.stderr);
