@@ -17,7 +17,7 @@ use crate::cancel::Cancel;
 use crate::config::chunks::user_cache;
 use crate::config::workspace;
 use crate::engine::entries::target::Guards;
-use crate::engine::keys::{Computed, KeyRequest, compute};
+use crate::engine::keys::{Computed, KeyRequest, Keys, Pinned, compute, compute_all};
 use crate::entry::{Encoding, Home, HomeKind, StatCache};
 use crate::env::Env;
 use crate::error::{Class, Error, Result};
@@ -104,25 +104,52 @@ impl Keeping {
 
     /// The key of a component. What it read is remembered in the cache, if there is one, so that it need not be read again.
     pub fn key(&self, name: &ComponentName, inputs: &[String], cancel: &Cancel) -> Result<Computed> {
+        let known = self.known_digests()?;
+        let computed = self.with_request(inputs, &BTreeMap::new(), &known, cancel, |request| compute(request, name))?;
+        known.save();
+        Ok(computed)
+    }
+
+    /// The keys of components and of all that they need, with the versions that a lock pins. What was read is remembered when
+    /// somebody calls [`StatCache::save`] on `known`.
+    pub fn keys(
+        &self,
+        names: &[ComponentName],
+        pinned: &BTreeMap<ComponentName, Pinned>,
+        known: &StatCache,
+        cancel: &Cancel,
+    ) -> Result<Keys> {
+        self.with_request(&[], pinned, known, cancel, |request| compute_all(request, names))
+    }
+
+    /// Digests of files that were read before, from the cache if there is one.
+    pub fn known_digests(&self) -> Result<StatCache> {
         // Whoever only asks for a key, or for an entry, makes no cache.
         // Nor is anything remembered where writing through a mapping need not change a file's times.
         let usable = self.cache.exists()? && !is_in_memory(&self.workspace.root);
-        let known = if usable { StatCache::load(&self.cache) } else { StatCache::default() };
+        Ok(if usable { StatCache::load(&self.cache) } else { StatCache::default() })
+    }
+
+    fn with_request<T>(
+        &self,
+        inputs: &[String],
+        pinned: &BTreeMap<ComponentName, Pinned>,
+        known: &StatCache,
+        cancel: &Cancel,
+        compute: impl FnOnce(&KeyRequest<'_>) -> Result<T>,
+    ) -> Result<T> {
         let own = [self.cache.root().to_owned(), self.store.root().to_owned()];
         let variable = |name: &str| self.env.raw(name);
-        let request = KeyRequest {
+        compute(&KeyRequest {
             workspace: &self.workspace,
             inputs,
-            pinned: &BTreeMap::new(),
+            pinned,
             variable: &variable,
             salt: self.env.text("MONOFO_CACHE_SALT").unwrap_or(""),
             own: &own,
-            known: &known,
+            known,
             cancel,
-        };
-        let computed = compute(&request, name)?;
-        known.save();
-        Ok(computed)
+        })
     }
 
     /// The key that a user names.

@@ -175,7 +175,7 @@ fn each_difference_between_lock_and_manifest_is_named() {
     let workspace = find(folder.path()).unwrap();
     let lock = lock_for(&workspace, None).unwrap();
     assert_eq!(
-        drift(&workspace, &lock),
+        drift(&workspace, &lock, workspace.components.keys()),
         [
             "`a`: version is `v2` in the manifest and `v1` in the lock",
             "`a`: type is `bazel` in the manifest and `make` in the lock",

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -32,6 +33,8 @@ pub struct Artifact {
     pub name: String,
     /// When its newest file was changed, seconds since 1970.
     pub newest: i64,
+    /// How long it took to build, where that is known.
+    pub built_in: Option<Duration>,
     /// What the user should know, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -82,7 +85,15 @@ impl Artifact {
         // A file lies under its real name in what is stored.
         let typed = if status.is_file() { real.file_name() } else { path.file_name().or(real.file_name()) };
         let typed = typed.unwrap_or_default();
-        Ok(Artifact { root, files, kind, name: escape::escape(typed.as_encoded_bytes()), newest, warnings })
+        Ok(Artifact {
+            root,
+            files,
+            kind,
+            name: escape::escape(typed.as_encoded_bytes()),
+            newest,
+            built_in: None,
+            warnings,
+        })
     }
 
     /// Bytes of all files.

@@ -1,0 +1,6 @@
+# The program.
+set -eu
+rm -rf out
+mkdir -p out/bin
+cc ${CFLAGS:-} -O1 -I ../greeting/out main.c ../greeting/out/greeting.o -o out/bin/greet
+echo "greet: linked out/bin/greet"
