@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::config::chunks::user_cache;
@@ -23,8 +24,11 @@ use crate::env::Env;
 use crate::error::{Class, Error, Result};
 use crate::key::{ComponentName, Workspace};
 use crate::location::Location;
-use crate::remote::{Failure, Remote, Scopes, Trouble};
+use crate::remote::{Failure, Limits, Remote, Scopes, Trouble};
 use crate::text::Shown;
+
+/// When a long run looks first whether a remote that it gave up is back.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
 
 /// Cache, store and workspace of a command.
 pub struct Keeping {
@@ -82,12 +86,26 @@ impl Keeping {
     /// The remote that a flag names, else the environment's, if there is one. One that cannot be opened, for want of
     /// credentials perhaps, is a failure like any other of a remote: what is here is used without it.
     pub fn remote(&self, flag: Option<&OsStr>, cancel: &Cancel) -> Result<(Option<Remote>, Option<Failure>)> {
+        self.remote_within(flag, Limits::default(), cancel)
+    }
+
+    /// The same for a long run, which looks now and then whether a remote that it gave up is back.
+    pub fn remote_for_long(&self, flag: Option<&OsStr>, cancel: &Cancel) -> Result<(Option<Remote>, Option<Failure>)> {
+        self.remote_within(flag, Limits { probe: Some(FIRST_LOOK), ..Limits::default() }, cancel)
+    }
+
+    fn remote_within(
+        &self,
+        flag: Option<&OsStr>,
+        limits: Limits,
+        cancel: &Cancel,
+    ) -> Result<(Option<Remote>, Option<Failure>)> {
         let text = flag.map(OsStr::to_owned).or_else(|| Some(self.env.path("MONOFO_REMOTE")?.into_os_string()));
         let Some(text) = text else { return Ok((None, None)) };
         let named = if flag.is_some() { "--remote" } else { "MONOFO_REMOTE" };
         let wrong = |error: Error| error.context(format_args!("{named} is wrong"));
         let location = Location::parse(&text).map_err(wrong)?;
-        match Remote::open(&location, self.scopes.clone(), &self.env, cancel) {
+        match Remote::with_limits(&location, self.scopes.clone(), &self.env, limits, cancel) {
             Ok(remote) => Ok((Some(remote), None)),
             Err(error) if matches!(location, Location::S3(_) | Location::Gs(_)) => {
                 let error = error.with_class(Class::Unavailable);

@@ -39,7 +39,7 @@ impl Commands<'_> {
         let Some(manifests) = &workspace.manifests else { return Err(no_manifest("there is nothing to apply")) };
         self.report.section("environment", json!(asked.env));
         self.report.section("dry_run", json!(asked.dry_run));
-        let (remote, unusable) = keeping.remote(asked.remote.remote.as_deref(), self.cancel)?;
+        let (remote, unusable) = keeping.remote_for_long(asked.remote.remote.as_deref(), self.cancel)?;
         let lock = if asked.locked { Some(lock_for(workspace, asked.env.as_deref())?) } else { None };
         // Two that build in the same folders would spoil each other's outputs.
         let held = if asked.dry_run { None } else { Some(hold_folder(manifests, self.cancel)?) };

@@ -254,7 +254,13 @@ fn value(reader: &Reader, node: &Node, indent: usize, text: &mut String) {
         Content::List(items) if !items.is_empty() => {
             for item in items {
                 text.push_str(&format!("\n{:indent$}-", ""));
-                value(reader, item, indent + 2, text);
+                let fields = item.entries().iter().map(|(key, node)| field(reader, &key.text, node, indent + 2));
+                let fields = fields.collect::<Vec<_>>().join("\n");
+                match fields.is_empty() {
+                    true => value(reader, item, indent + 2, text),
+                    // The first of its fields stands beside the dash.
+                    false => text.push_str(&fields[indent + 1..]),
+                }
             }
         }
         Content::Map(entries) if !entries.is_empty() => {

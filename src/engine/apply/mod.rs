@@ -195,7 +195,11 @@ fn each(
         let key = request.keys.get(&name).map(|(key, _)| key);
         tell(Done { name, key, status, took: Duration::ZERO, built_in: None, unshared: false })
     };
-    let skip = |number: usize, failed: usize| without(number, Status::Skipped(order[failed].clone()));
+    let skip = |number: usize, failed: usize| {
+        // What was stopped did not fail.
+        let stopped = request.cancel.signal().is_some();
+        without(number, if stopped { Status::Interrupted } else { Status::Skipped(order[failed].clone()) })
+    };
     let done = Graph::new(needs.collect()).run(request.jobs, request.cancel, &work, &skip);
     let done = done.into_iter().enumerate();
     done.map(|(number, done)| done.unwrap_or_else(|| without(number, Status::Interrupted))).collect()
