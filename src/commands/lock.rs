@@ -32,6 +32,12 @@ impl Commands<'_> {
         let mut found = BTreeMap::new();
         for (name, component) in &workspace.components {
             let folder = workspace.root.join(&component.path);
+            if manifests.starts_with(&folder) {
+                self.report.warning(format_args!(
+                    "the sources of `{name}` hold the lock itself, so neither they nor their commit are locked"
+                ));
+                continue;
+            }
             let commit = match workspace.mode {
                 Mode::Reference => head(&folder)?,
                 Mode::Vendored => None,

@@ -65,6 +65,8 @@ pub struct Marker<'a> {
     pub platform: &'a str,
 }
 
+type Reopen = dyn Fn() -> Result<Arc<dyn Shelf>> + Send + Sync;
+
 /// A place with entries of cache and store. Its methods block and may be called by many threads at once.
 ///
 /// Once the remote proves dead, every later call fails without asking it: see [`Remote::is_given_up`].
@@ -74,7 +76,7 @@ pub struct Remote {
     limits: Limits,
     breaker: Arc<Breaker>,
     /// Opens it once more, to look whether it is back.
-    reopen: Option<Box<dyn Fn() -> Result<Arc<dyn Shelf>> + Send + Sync>>,
+    reopen: Option<Box<Reopen>>,
 }
 
 impl Remote {

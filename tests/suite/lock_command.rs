@@ -151,3 +151,16 @@ fn a_link_in_the_locks_place_stays_one() {
     assert!(fs::read_to_string(sandbox.work("locks/prod.yaml")).unwrap().contains("  b:"));
     sandbox.assert_paths("work/locks", &["prod.yaml"]);
 }
+
+#[test]
+fn a_component_that_holds_the_lock_is_locked_without_its_sources() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {version: v1, path: ., build: \"cp x out\", outputs: out}\n");
+    sandbox.write("x", "a");
+    let ran = sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    ran.says("hold the lock itself");
+    assert!(!text(&sandbox).contains("source"));
+    // So writing it changes nothing that it says.
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0).says("is up to date");
+    sandbox.monofo(["apply", "--locked", "--env", "prod"]).exits(0);
+}

@@ -3,7 +3,7 @@
 use super::{Done, Status, outputs};
 use crate::context::Context;
 use crate::engine::entries::pack::Artifact;
-use crate::engine::entries::store::{Added, add};
+use crate::engine::entries::store::{Added, Stock, add_to};
 use crate::engine::keys::Keys;
 use crate::entry::profiles::{self, Generation};
 use crate::entry::{Home, Record, open};
@@ -48,6 +48,7 @@ pub struct Released {
 /// they are that already: going back then leads to what was there before. Blocks.
 pub fn release(request: &ReleaseRequest<'_>, done: &[Done], context: &Context) -> Result<Released> {
     request.store.create()?;
+    let mut stock = None;
     let (mut hashes, mut added, mut warnings) = (Vec::new(), 0, Vec::new());
     for one in done {
         let record = match &one.status {
@@ -62,7 +63,7 @@ pub fn release(request: &ReleaseRequest<'_>, done: &[Done], context: &Context) -
             hashes.push(record.address());
             continue;
         }
-        let Added { hash, warnings: told, .. } = store(request, &one.name, record, context)?;
+        let Added { hash, warnings: told, .. } = store(request, &mut stock, &one.name, record, context)?;
         warnings.extend(told.into_iter().map(|text| format!("{}: {text}", one.name)));
         hashes.push(hash);
         added += 1;
@@ -94,6 +95,7 @@ fn current(store: &Home, profile: &str, hashes: &[Hash]) -> Result<Option<Genera
 
 fn store(
     request: &ReleaseRequest<'_>,
+    stock: &mut Option<Stock>,
     name: &ComponentName,
     record: Option<&Record>,
     context: &Context,
@@ -104,7 +106,11 @@ fn store(
     let place = outputs(request.workspace, name).ok_or_else(lost)?;
     let artifact = Artifact::look(&place, request.not_in, &context.cancel).map_err(about)?;
     let again = || (request.again)(name);
-    let added = add(request.store, &computed, artifact, request.scope, &again, context).map_err(about)?;
+    let stock = match stock {
+        Some(stock) => stock,
+        None => stock.insert(Stock::read(request.store)?),
+    };
+    let added = add_to(request.store, stock, &computed, artifact, request.scope, &again, context).map_err(about)?;
     if record.is_some_and(|record| record.output.tree != added.record.output.tree) {
         let changed = format_args!("the artifact of `{name}` was changed after it was put in place").to_string();
         return Err(
