@@ -251,27 +251,35 @@ impl<'a> Digests<'a> {
         self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Digests a file that lies within one span; what does not is left for when the spans are in order.
-    fn see(&self, seen: &Seen<'_>, whole: &mut Vec<(usize, Hash)>, parts: &mut Vec<PartOfFile>) {
+    /// Takes note of a file: whether it lies within one span or only a part of it does, which is left for when the spans are in
+    /// order.
+    fn see(&self, seen: &Seen<'_>, whole: &mut Vec<(usize, Range<usize>)>, parts: &mut Vec<PartOfFile>) {
         let file = self.files.index_of(seen.entry);
         let len = seen.bytes.len();
+        let at = seen.at..seen.at + len;
         if len as u64 == seen.entry.size {
-            whole.push((file, Hash::of(seen.bytes)));
+            whole.push((file, at));
         } else {
             let ends = seen.offset + len as u64 == seen.entry.size;
-            parts.push(PartOfFile { file, at: seen.at..seen.at + len, ends });
+            parts.push(PartOfFile { file, at, ends });
         }
     }
 
-    fn add(&self, mut found: Vec<(usize, Hash)>) {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).append(&mut found);
+    /// Digests the files that lie within a span.
+    fn digest(&self, span: &[u8], whole: &[(usize, Range<usize>)]) {
+        let contents: Vec<_> = whole.iter().map(|(_, at)| &span[at.clone()]).collect();
+        self.add(whole.iter().map(|(file, _)| *file).zip(Hash::of_each(&contents)));
+    }
+
+    fn add(&self, found: impl IntoIterator<Item = (usize, Hash)>) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
     }
 
     fn parts(&self, buffer: &Buffer, open: &mut Hasher) {
         for part in &buffer.parts {
             open.update(&buffer.input()[part.at.clone()]);
             if part.ends {
-                self.add(vec![(part.file, std::mem::take(open).finish())]);
+                self.add([(part.file, std::mem::take(open).finish())]);
             }
         }
     }
@@ -323,7 +331,7 @@ impl Worker<'_> {
                 let mut whole = Vec::new();
                 let see = &mut |seen: Seen<'_>| digests.see(&seen, &mut whole, &mut parts);
                 self.source.fill_and_see(self.stream, start..end, out, scratch, self.context, see)?;
-                digests.add(whole);
+                digests.digest(out, &whole);
             }
         }
         buffer.parts = parts;

@@ -339,28 +339,41 @@ fn write(job: Job, umask: u32, spent: &Sender<Batch>, lines: Option<&Lines>) -> 
     match job {
         Job::Batch(mut batch) => {
             let mut path_at = 0;
-            let mut pieces = batch.pieces.drain(..);
+            let mut pieces = batch.pieces.iter();
             let mut written = Vec::new();
+            let mut in_one_piece = Vec::new();
             for small in batch.files.drain(..) {
                 let path = &batch.paths[path_at..path_at + small.path_len];
                 path_at += small.path_len;
                 let name = &path[path.len() - small.name_len..];
                 let mut file = NewFile::create(&small.folder, path, name, small.attributes)?;
-                let mut content = lines.map(|_| (Hasher::new(), 0));
-                for piece in pieces.by_ref().take(small.pieces) {
-                    file.write(&piece)?;
-                    if let Some((hasher, size)) = &mut content {
-                        hasher.update(&piece);
-                        *size += piece.len() as u64;
+                let pieces = pieces.by_ref().take(small.pieces);
+                let (mut hasher, mut size) = (Hasher::new(), 0);
+                for piece in pieces {
+                    file.write(piece)?;
+                    size += piece.len() as u64;
+                    match lines {
+                        Some(_) if small.pieces == 1 => in_one_piece.push((path, small.attributes, &**piece)),
+                        Some(_) => hasher.update(piece),
+                        None => {}
                     }
                 }
                 file.finish(umask)?;
-                written.extend(content.map(|(hasher, size)| line(path, small.attributes, hasher.finish(), size)));
+                if lines.is_some() && small.pieces != 1 {
+                    written.push(line(path, small.attributes, hasher.finish(), size));
+                }
             }
             if let Some(lines) = lines {
+                let contents: Vec<_> = in_one_piece.iter().map(|(.., content)| *content).collect();
+                let hashes = Hash::of_each(&contents);
+                let digested = in_one_piece.iter().zip(hashes);
+                written
+                    .extend(digested.map(|((path, attributes, content), hash)| {
+                        line(path, *attributes, hash, content.len() as u64)
+                    }));
                 lines.add(written);
             }
-            drop(pieces);
+            batch.pieces.clear();
             batch.paths.clear();
             batch.bytes = 0;
             batch.folders = 0;

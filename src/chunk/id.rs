@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256, Sha512_256};
 
-use super::lanes;
+use crate::lanes;
 use crate::text::{parse_hex, write_hex};
 
 /// The digest that names chunks.
@@ -33,8 +33,8 @@ impl Digest {
     /// The names of several chunks; faster than one after the other.
     pub fn ids(self, chunks: &[&[u8]]) -> Vec<ChunkId> {
         match self {
-            Digest::Sha512_256 => lanes::sha512_256(chunks).into_iter().map(ChunkId).collect(),
-            Digest::Sha256 => chunks.iter().map(|chunk| self.id(chunk)).collect(),
+            Digest::Sha512_256 => lanes::sha512::sha512_256(chunks).into_iter().map(ChunkId).collect(),
+            Digest::Sha256 => lanes::sha256::sha256(chunks).into_iter().map(ChunkId).collect(),
         }
     }
 

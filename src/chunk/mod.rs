@@ -8,7 +8,6 @@
 pub mod cut;
 mod id;
 mod index;
-mod lanes;
 mod packed;
 mod roll;
 mod table;

@@ -143,9 +143,8 @@ impl Keeping {
     /// Digests of files that were read before, from the cache if there is one.
     pub fn known_digests(&self) -> Result<StatCache> {
         // Whoever only asks for a key, or for an entry, makes no cache.
-        // Nor is anything remembered where writing through a mapping need not change a file's times.
-        let usable = self.cache.exists()? && !is_in_memory(&self.workspace.root);
-        Ok(if usable { StatCache::load(&self.cache) } else { StatCache::default() })
+        let usable = self.cache.exists()?;
+        Ok(if usable { self.known(&self.cache, &self.workspace.root) } else { StatCache::default() })
     }
 
     fn with_request<T>(
@@ -168,6 +167,12 @@ impl Keeping {
             known,
             cancel,
         })
+    }
+
+    /// What a cache or store remembers of files that lie below a folder.
+    pub fn known(&self, home: &Home, files: &Path) -> StatCache {
+        // Nothing where writing through a mapping need not change a file's times.
+        if is_in_memory(files) { StatCache::default() } else { StatCache::load(home) }
     }
 
     /// The key that a user names.

@@ -8,7 +8,7 @@
 //!   facts/ab/<sha256>.zst                    facts/ab/<sha256>.zst           texts that were hashed, losable
 //!   tmp/<random>/                            tmp/<random>/                   staging, locked by whoever works there
 //!   quarantine/<hash>-<random>/              quarantine/…                    damaged entries, kept for 7 days
-//!   counters/usage, stat-cache               profiles/, roots/pins/
+//!   counters/usage, stat-cache               counters/usage, stat-cache, profiles/, roots/pins/
 //! ```
 //! An entry is there when its metadata is, is understood, names what it is filed under, and its content lies beside it.
 //! Data comes before metadata when one is published, metadata goes before data when one is removed, each by a rename. Locks

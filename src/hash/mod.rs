@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::listing::{Line, LineKind, Listing, ListingKind};
 use crate::error::{Error, Result};
+use crate::lanes::sha256::sha256;
 use crate::text::{parse_hex, write_hex};
 
 /// A SHA-256 digest: 32 bytes, shown as 64 lower-case hexadecimal digits.
@@ -35,6 +36,11 @@ impl Hash {
     /// The digest of some bytes.
     pub fn of(bytes: &[u8]) -> Hash {
         Hash(Sha256::digest(bytes).into())
+    }
+
+    /// The digests of several contents, in their order: faster than one after the other.
+    pub fn of_each(contents: &[&[u8]]) -> Vec<Hash> {
+        sha256(contents).into_iter().map(Hash).collect()
     }
 
     /// Reads 64 lower-case hexadecimal digits.

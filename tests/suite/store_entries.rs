@@ -53,6 +53,41 @@ fn files_of_the_store_are_read_only_its_folders_are_not_and_git_clean_removes_it
 }
 
 #[test]
+fn files_that_are_known_by_their_status_are_added_as_they_are_now() {
+    let sandbox = workspace();
+    let data = sandbox.work("out/data");
+    fs::write(&data, "first").unwrap();
+    // What changed within the last two seconds is not remembered.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let first = add(&sandbox, "out");
+    let remembered = sandbox.work(".meta-store/stat-cache");
+    assert_eq!(remembered.exists(), !in_memory(&sandbox.work(".")), "nothing is remembered of files in memory");
+    // Same size and same time of change, other content.
+    let time = fs::metadata(&data).unwrap().modified().unwrap();
+    fs::write(&data, "other").unwrap();
+    fs::File::options().write(true).open(&data).unwrap().set_modified(time).unwrap();
+    let second = add(&sandbox, "out");
+    assert_ne!(second, first);
+    assert_eq!(fs::read_to_string(stored(&sandbox, &second, "data")).unwrap(), "other");
+    // What is known and has gone from the store is read again.
+    fs::write(&data, "first").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!(add(&sandbox, "out"), first);
+    for hash in [&first, &second] {
+        let folder = sandbox.work(format!(".meta-store/{}", &hash[..2]));
+        fs::remove_dir_all(folder).unwrap();
+    }
+    assert_eq!(add(&sandbox, "out"), first);
+    assert_eq!(fs::read_to_string(stored(&sandbox, &first, "data")).unwrap(), "first");
+    json(&sandbox, &["store", "verify"], 0);
+}
+
+fn in_memory(folder: &std::path::Path) -> bool {
+    let run = std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(folder).output().unwrap();
+    matches!(String::from_utf8_lossy(&run.stdout).trim(), "tmpfs" | "ramfs")
+}
+
+#[test]
 fn a_hash_can_be_shortened_and_inputs_name_an_artifact_too() {
     let sandbox = workspace();
     let hash = add(&sandbox, "out");

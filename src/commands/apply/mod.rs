@@ -202,7 +202,9 @@ impl Commands<'_> {
         again: &(dyn Fn(&ComponentName) -> Result<Hash> + Sync),
     ) -> Result<()> {
         let text = std::fs::read(&lock.path).or_fail(|| format!("cannot read `{}`", Shown::path(&lock.path)))?;
+        let known = keeping.known(&keeping.store, &keeping.workspace.root);
         let request = ReleaseRequest {
+            known: &known,
             workspace: &keeping.workspace,
             keys,
             store: &keeping.store,

@@ -29,10 +29,11 @@ impl Commands<'_> {
         self.warn(&computed.warnings);
         let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
         let artifact = Artifact::look(&source, &keeping.not_in_artifacts(), self.cancel)?;
+        let known = keeping.known(&keeping.store, &artifact.root);
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
         let scope = keeping.scopes.write.as_ref().map_or(crate::remote::Scopes::LOCAL, |scope| scope.as_str());
         let Added { record, hash, same, shared, warnings } =
-            add(&keeping.store, &computed, artifact, scope, &again, context)?;
+            add(&keeping.store, &computed, artifact, &known, scope, &again, context)?;
         self.warn(&warnings);
         let sharing = if shared > 0 { format!(", {} shared with others", Bytes(shared)) } else { String::new() };
         self.report.note(format_args!(

@@ -6,7 +6,7 @@ use crate::engine::entries::pack::Artifact;
 use crate::engine::entries::store::{Added, Stock, add_to};
 use crate::engine::keys::Keys;
 use crate::entry::profiles::{self, Generation};
-use crate::entry::{Home, Record, open};
+use crate::entry::{Home, Record, StatCache, open};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, Workspace};
@@ -27,6 +27,8 @@ pub struct ReleaseRequest<'a> {
     pub profile: &'a str,
     /// The digest of the lock file.
     pub lock: Hash,
+    /// Which files need not be read to know what is in them.
+    pub known: &'a StatCache,
     /// Computes the key of a component once more.
     pub again: &'a (dyn Fn(&ComponentName) -> Result<Hash> + Sync),
 }
@@ -68,6 +70,7 @@ pub fn release(request: &ReleaseRequest<'_>, done: &[Done], context: &Context) -
         hashes.push(hash);
         added += 1;
     }
+    request.known.save();
     if hashes.is_empty() {
         return Err(Error::new(Class::Workspace, "there is no artifact to switch to")
             .hint("set `outputs` of the components in manifests/components.yaml"));
@@ -93,9 +96,9 @@ fn current(store: &Home, profile: &str, hashes: &[Hash]) -> Result<Option<Genera
     Ok(known.into_iter().find(same))
 }
 
-fn store(
-    request: &ReleaseRequest<'_>,
-    stock: &mut Option<Stock>,
+fn store<'a>(
+    request: &ReleaseRequest<'a>,
+    stock: &mut Option<Stock<'a>>,
     name: &ComponentName,
     record: Option<&Record>,
     context: &Context,
@@ -108,7 +111,7 @@ fn store(
     let again = || (request.again)(name);
     let stock = match stock {
         Some(stock) => stock,
-        None => stock.insert(Stock::read(request.store)?),
+        None => stock.insert(Stock::read(request.store, request.known)?),
     };
     let added = add_to(request.store, stock, &computed, artifact, request.scope, &again, context).map_err(about)?;
     if record.is_some_and(|record| record.output.tree != added.record.output.tree) {

@@ -41,10 +41,8 @@ pub fn build(
     context.progress.expect(artifact.bytes());
     let file = staging.join("payload");
     let (payload, listing) = payload(&artifact, encoding, &file, context)?;
-    if again()? != computed.key {
-        return Err(inputs_changed(computed));
-    }
-    let output = artifact.output(&listing);
+    let text = listing.text();
+    let output = artifact.output(&listing, Hash::of(&text));
     let mut record = Record::new(computed.record.clone(), output, computed.source, scope);
     record.payload = Some(payload);
     if let Some(took) = artifact.built_in {
@@ -55,7 +53,10 @@ pub fn build(
         warnings.push("a source is newer than everything in the artifact: was it built from these sources?".to_owned());
     }
     let published = thread::scope(|scope| {
-        scope.spawn(|| remember(cache, computed, &listing.text()));
+        scope.spawn(|| remember(cache, computed, &text));
+        if again()? != computed.key {
+            return Err(inputs_changed(computed));
+        }
         publish(cache, &staging, &record, &file, Existing::Replace, &context.cancel)
     })?;
     let (record, same) = match published {

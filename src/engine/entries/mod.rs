@@ -10,6 +10,7 @@
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
 //! | [`share`] | entries to a remote, and its records |
+//! | `sharing` | which files a store has already |
 //! | `spool` | a payload that unpacks as it arrives |
 //! | `stored` | files of a store: read-only, durable, digested |
 //! | `texts` | which texts belong to which entries |
@@ -23,6 +24,7 @@ pub mod lookup;
 pub mod pack;
 pub mod restore;
 pub mod share;
+mod sharing;
 mod spool;
 pub mod store;
 mod stored;

@@ -145,9 +145,9 @@ impl Artifact {
         Ok(Listing::new(kind, lines))
     }
 
-    /// What came out, as metadata tell it.
-    pub fn output(&self, listing: &Listing) -> Output {
-        output(listing, self.kind, self.name.clone(), listing.digest())
+    /// What came out, as metadata tell it; `tree` is the digest of the listing.
+    pub fn output(&self, listing: &Listing, tree: Hash) -> Output {
+        output(listing, self.kind, self.name.clone(), tree)
     }
 }
 
@@ -186,10 +186,16 @@ pub fn payload(artifact: &Artifact, encoding: Encoding, place: &Path, context: &
         let packed = pack_and_digest(&layout, &source, codec, &mut file, Some(&digests), context);
         // Ends the thread, which the scope waits for.
         file.wake = crossbeam_channel::bounded(0).0;
-        packed.and_then(|bytes| sync_file(&file.file).map(|()| bytes))
+        packed
     })?;
-    let sha256 = file.hasher.finish();
-    let listing = artifact.listing(digests.into_found())?;
+    let Hashing { file, hasher, .. } = file;
+    let (synced, listing) = thread::scope(|scope| {
+        let syncing = scope.spawn(|| sync_file(&file));
+        let listing = artifact.listing(digests.into_found());
+        (syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), listing)
+    });
+    synced?;
+    let (sha256, listing) = (hasher.finish(), listing?);
     Ok((Payload { encoding, sha256, bytes }, listing))
 }
 

@@ -7,13 +7,14 @@ use std::thread;
 use super::cache::{differing, inputs_changed, is_damage, named, remember, set_aside};
 use super::pack::{Artifact, output};
 use super::restore::{check, check_name, kind_of, place, time_of};
+use super::sharing::Sharing;
 use super::survey::{Entry, survey};
 use super::target::Target;
-use super::tree::{self, Link, Sharing};
+use super::tree::{self, Link};
 use crate::archive::restore::listing;
 use crate::context::Context;
 use crate::engine::keys::Computed;
-use crate::entry::{Existing, Home, Published, Record, RootKind, Staging, facts, open, publish};
+use crate::entry::{Existing, Home, Published, Record, RootKind, Staging, StatCache, facts, open, publish};
 use crate::error::{Class, Error, Result};
 use crate::hash::escape::unescape;
 use crate::hash::{Hash, Listing, ListingKind};
@@ -38,39 +39,45 @@ pub struct Added {
 }
 
 /// What a store holds, read once for adding many artifacts.
-#[derive(Debug, Default)]
-pub struct Stock {
+pub struct Stock<'a> {
     entries: Vec<Entry>,
     /// Listings of artifacts by their digest, as far as they were asked for; `None` for those that are lost. Nothing is kept here
     /// for one artifact alone.
     listings: Option<HashMap<Hash, Option<Listing>>>,
+    /// Which files need not be read to know what is in them.
+    known: &'a StatCache,
 }
 
-impl Stock {
+impl<'a> Stock<'a> {
     /// What is there now.
-    pub fn read(store: &Home) -> Result<Stock> {
-        Ok(Stock { entries: survey(store)?.entries, listings: Some(HashMap::new()) })
+    pub fn read(store: &Home, known: &'a StatCache) -> Result<Self> {
+        Ok(Stock { entries: survey(store)?.entries, listings: Some(HashMap::new()), known })
     }
 }
 
-/// Adds an artifact. `again` computes the key once more when it was read: class `Changed` when that gives another. Blocks.
+/// Adds an artifact; `known` tells which of its files need not be read to know what is in them. `again` computes the key once
+/// more when it was read: class `Changed` when that gives another. Blocks.
 pub fn add(
     store: &Home,
     computed: &Computed,
     artifact: Artifact,
+    known: &StatCache,
     scope: &str,
     again: &dyn Fn() -> Result<Hash>,
     context: &Context,
 ) -> Result<Added> {
     store.create()?;
-    let mut stock = Stock { entries: survey(store)?.entries, listings: None };
-    add_to(store, &mut stock, computed, artifact, scope, again, context)
+    let mut stock = Stock { entries: survey(store)?.entries, listings: None, known };
+    let added = add_to(store, &mut stock, computed, artifact, scope, again, context);
+    known.save();
+    added
 }
 
-/// Adds one of many artifacts. They share files with what was there before, and not with each other.
+/// Adds one of many artifacts. They share files with what was there before, and not with each other. What is learned of files is
+/// not saved.
 pub fn add_to(
     store: &Home,
-    stock: &mut Stock,
+    stock: &mut Stock<'_>,
     computed: &Computed,
     artifact: Artifact,
     scope: &str,
@@ -82,18 +89,21 @@ pub fn add_to(
     context.progress.expect(artifact.bytes());
     let folder = staging.join("tree");
     let listing = match artifact.kind {
-        RootKind::Dir => Listing::new(ListingKind::Dir, tree::add(&artifact.root, &folder, &sharing, context)?),
+        RootKind::Dir => {
+            Listing::new(ListingKind::Dir, tree::add(&artifact.root, &folder, &sharing, stock.known, context)?)
+        }
         RootKind::File => {
             let name = artifact.files.entries().first().map(|entry| artifact.files.name(entry).to_vec());
             let name = name.ok_or_else(|| Error::failed("an artifact that is a file has one"))?;
             let path = artifact.root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&name));
-            Listing::new(ListingKind::File, vec![tree::add_file(&path, &folder, &sharing, context)?])
+            Listing::new(ListingKind::File, vec![tree::add_file(&path, &folder, &sharing, stock.known, context)?])
         }
     };
     if again()? != computed.key {
         return Err(inputs_changed(computed));
     }
-    let output = output(&listing, artifact.kind, artifact.name, listing.digest());
+    let text = listing.text();
+    let output = output(&listing, artifact.kind, artifact.name, Hash::of(&text));
     let record = Record::new(computed.record.clone(), output, computed.source, scope);
     let mut warnings = artifact.warnings;
     let others = stock.entries.iter().filter(|entry| entry.record.key == record.key && entry.name != record.address());
@@ -109,7 +119,7 @@ pub fn add_to(
         ));
     }
     let published = thread::scope(|scope| {
-        scope.spawn(|| remember(store, computed, &listing.text()));
+        scope.spawn(|| remember(store, computed, &text));
         publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)
     })?;
     let published = match published {
@@ -142,7 +152,7 @@ fn is_right(store: &Home, record: &Record, context: &Context) -> Result<bool> {
 }
 
 /// What is there already: the newest entries of the same component first, then the others.
-fn sharing(store: &Home, stock: &mut Stock, computed: &Computed) -> Sharing {
+fn sharing(store: &Home, stock: &mut Stock<'_>, computed: &Computed) -> Sharing {
     let component = computed.record.component();
     let mut entries: Vec<_> = stock.entries.iter().filter(|entry| entry.whole).collect();
     entries

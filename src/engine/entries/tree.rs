@@ -1,29 +1,29 @@
 //! Files that lie as they are: into a store, where equal files are one, and out of it. By several threads; every byte that is
 //! kept or given out is digested on the way.
 
-use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use super::sharing::Sharing;
 use crate::archive::tree::umask;
 use crate::cancel::Cancel;
 use crate::collect::link_text;
 use crate::collect::walk::{IgnoreFiles, NodeKind, Visited, Walk, walk};
 use crate::context::Context;
-use crate::entry::sync_filesystem;
+use crate::entry::{StatCache, sync_filesystem};
 use crate::error::{Class, Error, IoContext, Result};
-use crate::hash::{Hash, Hasher, Line, LineKind, Listing};
+use crate::hash::{Hash, Hasher, Line, LineKind};
 use crate::text::Shown;
 
 /// Files up to this size are read in one piece.
@@ -48,51 +48,9 @@ pub enum Link {
     Copy,
 }
 
-/// Files that are in the store already, by what is in them.
-#[derive(Debug, Default)]
-pub struct Sharing {
-    files: Mutex<HashMap<(Hash, bool), PathBuf>>,
-    sizes: HashSet<u64>,
-    /// Bytes that were shared.
-    shared: AtomicU64,
-}
-
-impl Sharing {
-    /// Adds the files of an entry whose listing is known.
-    pub fn add(&mut self, folder: &Path, listing: &Listing) {
-        let files = self.files.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for line in listing.lines() {
-            let executable = line.kind == LineKind::Executable;
-            if line.size > 0 && (executable || line.kind == LineKind::File) {
-                let path = || folder.join(std::ffi::OsStr::from_bytes(&line.path));
-                files.entry((line.hash, executable)).or_insert_with(path);
-                self.sizes.insert(line.size);
-            }
-        }
-    }
-
-    /// How many files are known.
-    pub fn known(&self) -> usize {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Bytes of files that were shared.
-    pub fn shared(&self) -> u64 {
-        self.shared.load(Ordering::Relaxed)
-    }
-
-    fn find(&self, hash: Hash, executable: bool) -> Option<PathBuf> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&(hash, executable)).cloned()
-    }
-
-    fn note(&self, hash: Hash, executable: bool, path: PathBuf) {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert((hash, executable), path);
-    }
-}
-
 enum Purpose<'a> {
-    /// Read-only files in a store.
-    Add(&'a Sharing),
+    /// Read-only files in a store; those whose digest is known by their status and that are there need not be read.
+    Add(&'a Sharing, &'a StatCache),
     /// Files of a user, all with this time.
     GiveOut { link: Link, time: (i64, u32) },
     /// Nothing is written.
@@ -102,6 +60,8 @@ enum Purpose<'a> {
 thread_local! {
     /// The folder that this thread makes files in: entered before anything in it is visited.
     static HERE: std::cell::RefCell<Option<OwnedFd>> = const { std::cell::RefCell::new(None) };
+    /// The folder in the store that this thread took a file from last.
+    static KNOWN: std::cell::RefCell<Option<(PathBuf, OwnedFd)>> = const { std::cell::RefCell::new(None) };
 }
 
 struct Work<'a> {
@@ -118,7 +78,7 @@ struct Work<'a> {
 }
 
 /// Copies an artifact into a new folder of a store, sharing what is there already. Returns the lines of its listing.
-pub fn add(from: &Path, to: &Path, sharing: &Sharing, context: &Context) -> Result<Vec<Line>> {
+pub fn add(from: &Path, to: &Path, sharing: &Sharing, known: &StatCache, context: &Context) -> Result<Vec<Line>> {
     fs::create_dir_all(to).or_fail(|| "cannot make a folder in the store")?;
     let (done, waits) = crossbeam_channel::bounded::<()>(0);
     // The disk is busy while the rest is copied, so that little is left to wait for at the end.
@@ -129,7 +89,7 @@ pub fn add(from: &Path, to: &Path, sharing: &Sharing, context: &Context) -> Resu
                 let _ = sync_filesystem(to);
             }
         });
-        let lines = run(from, to, Purpose::Add(sharing), context);
+        let lines = run(from, to, Purpose::Add(sharing, known), context);
         drop(done);
         lines
     })?;
@@ -138,12 +98,12 @@ pub fn add(from: &Path, to: &Path, sharing: &Sharing, context: &Context) -> Resu
 }
 
 /// Copies a single file into a new folder of a store.
-pub fn add_file(from: &Path, to: &Path, sharing: &Sharing, context: &Context) -> Result<Line> {
+pub fn add_file(from: &Path, to: &Path, sharing: &Sharing, known: &StatCache, context: &Context) -> Result<Line> {
     let name = from.file_name().unwrap_or_default().as_bytes();
     let folder = File::open(from.parent().unwrap_or(Path::new("."))).or_fail(|| "cannot open the artifact's folder")?;
     let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
         .or_fail(|| format!("cannot read `{}`", Shown(name)))?;
-    let work = Work::new(to, Purpose::Add(sharing), context)?;
+    let work = Work::new(to, Purpose::Add(sharing, known), context)?;
     work.enter(b"")?;
     let visited = Visited { path: name, folder: folder.as_fd(), name, kind: NodeKind::File, stat: &stat };
     let line = work.file(&visited)?;
@@ -242,7 +202,7 @@ impl<'a> Work<'a> {
                 Ok(Some(Line { kind: LineKind::Link, hash, size, path: path.to_vec() }))
             }
             // Left out, with the one warning of whoever looked at the artifact first.
-            NodeKind::Special if matches!(self.purpose, Purpose::Add(_)) => Ok(None),
+            NodeKind::Special if matches!(self.purpose, Purpose::Add(..)) => Ok(None),
             NodeKind::Special => {
                 Err(Error::damaged(format_args!("`{}` is neither file, folder nor link", Shown(path))))
             }
@@ -253,7 +213,7 @@ impl<'a> Work<'a> {
     fn time(&self) -> (i64, u32) {
         match self.purpose {
             Purpose::GiveOut { time, .. } => time,
-            Purpose::Add(_) | Purpose::Look => STORE_TIME,
+            Purpose::Add(..) | Purpose::Look => STORE_TIME,
         }
     }
 
@@ -261,15 +221,36 @@ impl<'a> Work<'a> {
         let stat = visited.stat;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let executable = stat.st_mode & 0o100 != 0;
-        let source = Source::open(visited)?;
-        let hash = if size <= SMALL {
-            self.small(visited, source, size, executable)?
-        } else {
-            self.large(visited, source, size, executable)?
+        let hash = match self.link_unread(visited, size, executable) {
+            Some(hash) => hash,
+            None => {
+                let started = SystemTime::now();
+                let source = Source::open(visited)?;
+                let hash = if size <= SMALL {
+                    self.small(visited, source, size, executable)?
+                } else {
+                    self.large(visited, source, size, executable)?
+                };
+                if let Purpose::Add(_, known) = &self.purpose {
+                    known.remember(stat, &hash, started);
+                }
+                hash
+            }
         };
         self.context.progress.add(size);
         let kind = if executable { LineKind::Executable } else { LineKind::File };
         Ok(Line { kind, hash, size, path: visited.path.to_vec() })
+    }
+
+    /// A further name of what the store has of a file that is known by its status.
+    fn link_unread(&self, visited: &Visited<'_>, size: u64, executable: bool) -> Option<Hash> {
+        let Purpose::Add(sharing, known) = &self.purpose else { return None };
+        let hash = known.find(visited.stat)?;
+        let there = sharing.find(hash, executable).filter(|_| size > 0)?;
+        self.link(&there, visited, size).then(|| {
+            sharing.count(size);
+            hash
+        })
     }
 
     fn small(&self, visited: &Visited<'_>, mut source: Source, size: u64, executable: bool) -> Result<Hash> {
@@ -284,16 +265,16 @@ impl<'a> Work<'a> {
             }
             let buffer = &mut buffer[..len];
             source.read(visited, buffer)?;
-            if matches!(self.purpose, Purpose::Add(_)) {
+            if matches!(self.purpose, Purpose::Add(..)) {
                 source.check(visited, size)?;
             }
             let hash = Hash::of(buffer);
             match &self.purpose {
                 Purpose::Look => {}
-                Purpose::Add(sharing) => {
+                Purpose::Add(sharing, _) => {
                     let known = if size > 0 { sharing.find(hash, executable) } else { None };
                     if known.is_some_and(|known| self.link(&known, visited, size)) {
-                        sharing.shared.fetch_add(size, Ordering::Relaxed);
+                        sharing.count(size);
                     } else {
                         let mut file = self.create(visited, executable)?;
                         file.write_all(buffer).or_fail(|| format!("cannot write `{}`", Shown(visited.path)))?;
@@ -318,11 +299,11 @@ impl<'a> Work<'a> {
     fn large(&self, visited: &Visited<'_>, mut source: Source, size: u64, executable: bool) -> Result<Hash> {
         match &self.purpose {
             Purpose::Look => source.digest(visited, None, &self.context.cancel),
-            Purpose::Add(sharing) => {
-                if sharing.sizes.contains(&size) {
+            Purpose::Add(sharing, _) => {
+                if sharing.may_have(size) {
                     let hash = source.digest(visited, None, &self.context.cancel)?;
                     if sharing.find(hash, executable).is_some_and(|known| self.link(&known, visited, size)) {
-                        sharing.shared.fetch_add(size, Ordering::Relaxed);
+                        sharing.count(size);
                         return Ok(hash);
                     }
                     source
@@ -369,15 +350,27 @@ impl<'a> Work<'a> {
     /// A further name of a file in the store. False where none can be made (too many names, another file system), and for a
     /// file that somebody wrote to, which shows in its time.
     fn link(&self, known: &Path, visited: &Visited<'_>, size: u64) -> bool {
-        let stat = rustix::fs::lstat(known);
+        let (Some(folder), Some(name)) = (known.parent(), known.file_name()) else { return false };
         let executable = visited.stat.st_mode & 0o100;
-        let untouched = stat.is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        let make = |from: &OwnedFd| {
+            let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let untouched = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
                 && stat.st_mode & 0o100 == executable
                 && (stat.st_mtime, stat.st_mtime_nsec as u32) == STORE_TIME
-                && u64::try_from(stat.st_size) == Ok(size)
-        });
-        untouched && self.here(|here| rustix::fs::linkat(CWD, known, here, visited.name, AtFlags::empty())).is_ok()
+                && u64::try_from(stat.st_size) == Ok(size);
+            if !untouched {
+                return Err(Errno::STALE);
+            }
+            self.here(|here| rustix::fs::linkat(from, name, here, visited.name, AtFlags::empty()))
+        };
+        KNOWN.with_borrow_mut(|known| {
+            // Trees that share files do so folder by folder: the one of the last file is open still.
+            if known.as_ref().is_none_or(|(path, _)| path != folder) {
+                let opened = rustix::fs::open(folder, FOLDER, Mode::empty());
+                *known = opened.ok().map(|opened| (folder.to_owned(), opened));
+            }
+            known.as_ref().is_some_and(|(_, opened)| make(opened).is_ok())
+        })
     }
 
     /// The same for a file that is given out. What it says is what is read: the same inode.
@@ -393,8 +386,8 @@ impl<'a> Work<'a> {
 
     fn create(&self, visited: &Visited<'_>, executable: bool) -> Result<File> {
         let mode = match (&self.purpose, executable) {
-            (Purpose::Add(_), false) => 0o444,
-            (Purpose::Add(_), true) => 0o555,
+            (Purpose::Add(..), false) => 0o444,
+            (Purpose::Add(..), true) => 0o555,
             (_, false) => 0o644,
             (_, true) => 0o755,
         };

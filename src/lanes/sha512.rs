@@ -1,20 +1,15 @@
-//! SHA-512/256 (FIPS 180-4) of several independent messages at once.
-//!
-//! One message is a chain: no block can start before the one before it is done, and that chain leaves most of
-//! a processor idle. Here each 64-bit lane of a vector register follows a message of its own: 8 with AVX-512,
-//! 4 with AVX2, whichever the processor has. Elsewhere the messages go one after the other through [`sha2`].
-//!
-//! A lane whose message ends takes the next one, the longest first, so the lanes run dry at about the same
-//! time. When too few are left for the vectors to pay, each is finished from where it is by `sha2`.
-
-#![allow(unsafe_code, reason = "calls of functions that ask for a processor feature, after it was found")]
+//! SHA-512/256 (FIPS 180-4): 8 messages at once with AVX-512, 4 with AVX2, whichever the processor has. Elsewhere they go one
+//! after the other through [`sha2`].
 
 use std::fmt;
 
+#[cfg(target_arch = "x86_64")]
+use sha2::block_api::compress512;
 use sha2::{Digest, Sha512_256};
 
-/// The length of a digest in bytes.
-const DIGEST: usize = 32;
+use super::DIGEST;
+#[cfg(target_arch = "x86_64")]
+use super::digests;
 
 /// A way to compute the digests: they all give the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,14 +63,16 @@ pub(crate) fn sha512_256_on(path: Path, messages: &[&[u8]]) -> Option<Vec<[u8; D
     if !path.available() {
         return None;
     }
+    #[cfg(target_arch = "x86_64")]
+    let kind = super::Kind { initial: x86::INITIAL, one: compress512, digest: x86::digest };
     Some(match path {
         #[cfg(target_arch = "x86_64")]
-        Path::Avx512 => x86::digests(messages, x86::avx512::PAYS_FROM, |state, blocks| {
+        Path::Avx512 => digests(messages, &kind, x86::avx512::PAYS_FROM, |state, blocks| {
             // SAFETY: `available` has just found avx512f and avx512bw, which is all that the function asks for.
             unsafe { x86::avx512::compress(state, blocks) }
         }),
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => x86::digests(messages, x86::avx2::PAYS_FROM, |state, blocks| {
+        Path::Avx2 => digests(messages, &kind, x86::avx2::PAYS_FROM, |state, blocks| {
             // SAFETY: `available` has just found avx2, which is all that the function asks for.
             unsafe { x86::avx2::compress(state, blocks) }
         }),
@@ -88,24 +85,20 @@ fn one_at_a_time(messages: &[&[u8]]) -> Vec<[u8; DIGEST]> {
     messages.iter().map(|message| Sha512_256::digest(message).into()).collect()
 }
 
-/// The lanes, and what fills them.
+/// The lanes.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::cmp::Reverse;
-
-    use sha2::block_api::compress512;
-
     use super::DIGEST;
 
     /// What one step of the compression takes of one message.
-    type Block = [u8; 128];
+    pub(super) type Block = [u8; 128];
 
     /// The eight working words of `L` messages: word first, then lane, as the vectors hold them.
     type State<const L: usize> = [[u64; L]; 8];
 
     /// The initial hash value of SHA-512/256: FIPS 180-4, section 5.3.6.2.
     #[rustfmt::skip]
-    const INITIAL: [u64; 8] = [
+    pub(super) const INITIAL: [u64; 8] = [
         0x2231_2194_fc2b_f72c, 0x9f55_5fa3_c84c_64c2, 0x2393_b86b_6f53_b151, 0x9638_7719_5940_eabd,
         0x9628_3ee2_a88e_ffe3, 0xbe5e_1e25_5386_3992, 0x2b01_99fc_2c85_b8aa, 0x0eb7_2ddc_81c5_2ca2,
     ];
@@ -131,87 +124,13 @@ mod x86 {
         0x431d_67c4_9c10_0d4c, 0x4cc5_d4be_cb3e_42b6, 0x597f_299c_fc65_7e2a, 0x5fcb_6fab_3ad6_faec, 0x6c44_198c_4a47_5817,
     ];
 
-    /// A message on its way through a lane: the blocks still to do.
-    struct Lane<'a> {
-        message: usize,
-        now: &'a [Block],
-        /// What comes after `now`: the padded end, and nothing once that is under way.
-        then: &'a [Block],
-    }
-
-    /// The padded end of a message (FIPS 180-4, section 5.1.2): what its whole blocks leave over, one bit, zeros and
-    /// the length in bits, in one block, or in two where that does not fit.
-    fn padded_end(message: &[u8]) -> ([Block; 2], usize) {
-        let rest = message.as_chunks::<128>().1;
-        let count = if rest.len() < 112 { 1 } else { 2 };
-        let mut end = [[0; 128]; 2];
-        let bytes = end.as_flattened_mut();
-        bytes[..rest.len()].copy_from_slice(rest);
-        bytes[rest.len()] = 0x80;
-        let bits = message.len() as u128 * 8;
-        bytes[count * 128 - 16..count * 128].copy_from_slice(&bits.to_be_bytes());
-        (end, count)
-    }
-
     /// The digest that a final state stands for: its first half.
-    fn digest(state: &[u64; 8]) -> [u8; DIGEST] {
+    pub(super) fn digest(state: &[u64; 8]) -> [u8; DIGEST] {
         let mut digest = [0; DIGEST];
         for (to, word) in digest.as_chunks_mut::<8>().0.iter_mut().zip(state) {
             *to = word.to_be_bytes();
         }
         digest
-    }
-
-    /// The digests of the messages, `L` at a time. `compress` takes every lane through as many blocks as the shortest
-    /// of its slices has; with fewer than `pays_from` messages under way the library is faster.
-    pub(super) fn digests<const L: usize>(
-        messages: &[&[u8]],
-        pays_from: usize,
-        compress: impl Fn(&mut State<L>, [&[Block]; L]),
-    ) -> Vec<[u8; DIGEST]> {
-        let ends: Vec<_> = messages.iter().map(|message| padded_end(message)).collect();
-        let mut order: Vec<usize> = (0..messages.len()).collect();
-        order.sort_by_key(|&message| Reverse(messages[message].len()));
-        let mut waiting = order.into_iter().map(|message| {
-            let (end, count) = &ends[message];
-            Lane { message, now: messages[message].as_chunks().0, then: &end[..*count] }
-        });
-        let mut results = vec![[0; DIGEST]; messages.len()];
-        let mut state: State<L> = INITIAL.map(|word| [word; L]);
-        let mut lanes: [Option<Lane>; L] = std::array::from_fn(|_| waiting.next());
-        loop {
-            for (at, slot) in lanes.iter_mut().enumerate() {
-                while let Some(lane) = slot
-                    && lane.now.is_empty()
-                {
-                    lane.now = std::mem::take(&mut lane.then);
-                    if lane.now.is_empty() {
-                        results[lane.message] = digest(&state.map(|word| word[at]));
-                        *slot = waiting.next();
-                        state.iter_mut().zip(INITIAL).for_each(|(word, initial)| word[at] = initial);
-                    }
-                }
-            }
-            let busy = lanes.iter().flatten().count();
-            let Some(any) = lanes.iter().flatten().next() else { return results };
-            if busy < pays_from {
-                break;
-            }
-            // A lane without a message does the blocks of another once more, and nobody looks at its state.
-            let count = lanes.iter().flatten().map(|lane| lane.now.len()).min().unwrap_or(0);
-            let blocks = std::array::from_fn(|at| &lanes[at].as_ref().unwrap_or(any).now[..count]);
-            compress(&mut state, blocks);
-            lanes.iter_mut().flatten().for_each(|lane| lane.now = &lane.now[count..]);
-        }
-        for (at, lane) in lanes.iter().enumerate() {
-            if let Some(lane) = lane {
-                let mut state = state.map(|word| word[at]);
-                compress512(&mut state, lane.now);
-                compress512(&mut state, lane.then);
-                results[lane.message] = digest(&state);
-            }
-        }
-        results
     }
 
     /// Defines functions that are one expression each and ask for processor features.
@@ -406,24 +325,15 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lanes::tests::{hex, hold};
 
-    /// `length` bytes that look random, others for every seed.
-    fn noise(seed: usize, length: usize) -> Vec<u8> {
-        let mut x = seed as u64 + 1;
-        let next = |_| {
-            x = x.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            x.to_le_bytes()[7]
-        };
-        (0..length).map(next).collect()
-    }
-
-    /// Every path that this machine has gives what the library gives.
-    fn check(lengths: impl IntoIterator<Item = usize>) {
-        let messages: Vec<_> = lengths.into_iter().enumerate().map(|(seed, length)| noise(seed, length)).collect();
-        let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-        let expected = one_at_a_time(&messages);
-        assert!(Path::ALL.into_iter().filter_map(|path| sha512_256_on(path, &messages)).all(|got| got == expected));
-        assert_eq!(sha512_256(&messages), expected);
+    #[test]
+    fn every_path_gives_what_the_library_gives() {
+        hold(|messages| {
+            let expected = one_at_a_time(messages);
+            assert!(Path::ALL.into_iter().filter_map(|path| sha512_256_on(path, messages)).all(|got| got == expected));
+            assert_eq!(sha512_256(messages), expected);
+        });
     }
 
     #[test]
@@ -431,23 +341,8 @@ mod tests {
         let expected = "53048e2681941ef99b2e29b76b4c7dabe4c2d0c634fc6d46e0e2f13107e7af23";
         for path in Path::ALL {
             for digest in sha512_256_on(path, &[b"abc".as_slice(); 9]).into_iter().flatten() {
-                assert_eq!(digest.map(|byte| format!("{byte:02x}")).concat(), expected, "{path}");
+                assert_eq!(hex(&digest), expected, "{path}");
             }
-        }
-    }
-
-    #[test]
-    fn every_length_around_the_blocks() {
-        check(0..=520);
-        (0..=260).for_each(|length| check([length; 8]));
-    }
-
-    #[test]
-    fn any_number_of_messages_up_to_long_ones() {
-        for count in 0..=20 {
-            check(vec![1000; count]);
-            check((0..count).map(|n| n * 7919 % 3001));
-            check(noise(count, count).into_iter().map(|byte| usize::from(byte) * if count == 20 { 1203 } else { 41 }));
         }
     }
 }
