@@ -67,7 +67,7 @@ impl Commands<'_> {
                 Error::new(Class::Changed, format_args!("the key of `{name}` cannot be computed any more"))
             })
         };
-        let tell = Tell::new(self, keys.order.len(), unusable.as_ref());
+        let tell = Tell::new(self, asked.dry_run, keys.order.len(), unusable.as_ref());
         let request = ApplyRequest {
             workspace,
             keys: &keys,
@@ -92,7 +92,7 @@ impl Commands<'_> {
         let failure = tell.into_failure().or(unusable);
         self.report.section("remote", trouble(failure.as_ref()));
         let environment = asked.env.as_deref();
-        self.summarize(&done, environment, asked.dry_run, remote.is_some().then_some(failure.as_ref()));
+        self.summarize(&done, environment, asked.dry_run, remote.is_some().then_some(failure.as_ref()))?;
         self.cancel.check()?;
         let unhelped = asked.remote.remote_required.then_some(failure).flatten();
         summary::judge(&done, unhelped)?;

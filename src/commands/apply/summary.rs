@@ -67,7 +67,7 @@ impl Commands<'_> {
         environment: Option<&str>,
         dry_run: bool,
         remote: Option<Option<&Failure>>,
-    ) {
+    ) -> Result<()> {
         let counts = Counts::of(done);
         self.report.section("components", done.iter().map(document).collect());
         self.report.section(
@@ -90,11 +90,15 @@ impl Commands<'_> {
             Some(Some(failure)) => line.push_str(&format!("; remote {}", failure.trouble.name())),
             None => {}
         }
+        if dry_run {
+            return self.report.answer(line);
+        }
         if self.in_job() {
             self.report.heading(done.iter().any(|one| !one.is_good()), line);
         } else {
             self.report.note(line);
         }
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ const MOST_NAMED: usize = 3;
 /// Tells it to the report.
 pub(super) struct Tell<'a> {
     commands: &'a Commands<'a>,
+    is_plan: bool,
     doing: Arc<Mutex<Doing>>,
     /// Whether what a build said was the last thing that was printed.
     after_passage: AtomicBool,
@@ -38,13 +39,14 @@ struct Doing {
 }
 
 impl<'a> Tell<'a> {
-    pub(super) fn new(commands: &'a Commands<'a>, total: usize, unusable: Option<&Failure>) -> Self {
+    pub(super) fn new(commands: &'a Commands<'a>, is_plan: bool, total: usize, unusable: Option<&Failure>) -> Self {
         if let Some(failure) = unusable {
             tell_failure(commands, failure);
         }
         let doing = Doing { building: BTreeMap::new(), done: 0, total };
         Tell {
             commands,
+            is_plan,
             doing: Arc::new(Mutex::new(doing)),
             after_passage: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -70,8 +72,13 @@ impl<'a> Tell<'a> {
         self.failure.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A line of its own, kept out of the group of a build's output.
+    /// A line of its own, kept out of the group of a build's output. A plan is what was asked for.
     fn say(&self, text: String) {
+        if self.is_plan {
+            // Whoever does not read it cannot be told either.
+            let _ = self.commands.report.answer(text);
+            return;
+        }
         if self.after_passage.swap(false, Ordering::SeqCst) && self.commands.in_job() {
             self.commands.report.heading(false, "monofo: apply");
         }

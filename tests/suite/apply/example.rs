@@ -77,7 +77,7 @@ fn what_was_built_is_a_hit_and_an_edit_builds_its_dependants_alone() {
     assert!(greeting_of(&sandbox).starts_with("Hello, world."));
     // A declared variable belongs to the key of those that declare it, and of all above them.
     let flags = sandbox.monofo(["apply", "--dry-run"]).env("CFLAGS", "-O2").exits(0);
-    flags.says("build greet ").says("build greeting ").says("variable CFLAGS is set now").says("hit stamp");
+    flags.prints("build greet ").prints("build greeting ").prints("variable CFLAGS is set now").prints("hit stamp");
 }
 
 #[test]

@@ -61,9 +61,9 @@ fn a_plan_names_keys_and_reasons() {
     apply(&sandbox, &[], 0);
     sandbox.write("components/base/src.txt", "base 2\n");
     let ran = run(&sandbox, &["apply", "--dry-run"]).exits(0);
-    ran.says("build base ")
-        .says(": source file `src.txt` changed, compared with entry ")
-        .says("dependency base: source file `src.txt` changed")
-        .says("hit other ")
-        .says("apply, dry run: 1 hit (1 local, 0 remote), 2 to build, 0 failed");
+    ran.prints("build base ")
+        .prints(": source file `src.txt` changed, compared with entry ")
+        .prints("dependency base: source file `src.txt` changed")
+        .prints("hit other ")
+        .prints("apply, dry run: 1 hit (1 local, 0 remote), 2 to build, 0 failed");
 }
