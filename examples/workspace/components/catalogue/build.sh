@@ -2,7 +2,9 @@
 set -eu
 rm -rf out
 mkdir out
+count=0
 for file in *.txt; do
   LC_ALL=C sort "$file" >"out/${file%.txt}.tsv"
+  count=$((count + 1))
 done
-echo "catalogue: sorted $(ls out | wc -l) languages"
+echo "catalogue: sorted $count languages"
