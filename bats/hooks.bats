@@ -86,6 +86,65 @@ monofo:hook:pre-exit:$WORK"
   assert_output ""
 }
 
+# A stand-in that asks for these exports.
+stub_exports() {
+  printf '%s' "$1" >"$BATS_TEST_TMPDIR/wanted"
+  cat >"$PLUGIN/bin/monofo" <<STUB
+#!/usr/bin/env bash
+printf '%s\n' "\${MONOFO_HOOK_EXPORTS:-none}" >>"\$STUB_LOG"
+[[ -z "\${MONOFO_HOOK_EXPORTS:-}" ]] || tr '\n' '\0' <"$BATS_TEST_TMPDIR/wanted" >"\$MONOFO_HOOK_EXPORTS"
+[[ -z "\${MONOFO_HOOK_EXPORTS:-}" ]] || ls -l "\$MONOFO_HOOK_EXPORTS" >>"\$STUB_LOG"
+exit "\${STUB_STATUS:-0}"
+STUB
+}
+
+@test "only names of the cache block are exported, and values are never evaluated" {
+  ln -s "$(type -P tr)" "$TOOLS/tr"
+  local wanted='MONOFO_CACHE_HIT=exact
+MONOFO_CACHE_A_1_HIT=$(touch evil)`touch evil`"'"'"' = x\
+PATH=/evil
+MONOFO_BIN=/evil
+MONOFO_CACHE_=x
+MONOFO_CACHE_a=x
+MONOFO_CACHE_A[0]=x
+XMONOFO_CACHE_B=x
+ MONOFO_CACHE_C=x
+'
+  stub_exports "$wanted"
+  run_hook pre-command
+  assert_success
+  assert_output ""
+  run diff "$BATS_TEST_TMPDIR/before" "$BATS_TEST_TMPDIR/after"
+  assert_output --partial 'MONOFO_CACHE_HIT="exact"'
+  assert_output --partial 'MONOFO_CACHE_A_1_HIT="\$(touch evil)'
+  refute_output --partial "/evil"
+  assert_equal "$(grep -c '^> declare' <<<"$output")" 2
+  [[ ! -e evil ]]
+}
+
+@test "the file for exports is private, and gone afterwards, whatever the binary does" {
+  ln -s "$(type -P tr)" "$TOOLS/tr"
+  stub_exports 'MONOFO_CACHE_HIT=exact
+'
+  local status_wanted
+  for status_wanted in 0 3; do
+    run_hook pre-command STUB_STATUS="$status_wanted"
+    assert_equal "$status" "$status_wanted"
+  done
+  assert_equal "$(grep -c '^-rw-------' <<<"$(calls)")" 2
+  run ls -d "$BATS_TEST_TMPDIR"/monofo-exports.*
+  assert_failure
+  run_hook post-command
+  assert_equal "$(calls | tail -n 1)" none
+}
+
+@test "without a place for the file the hook runs all the same" {
+  stub_exports ""
+  run_hook pre-command TMPDIR=/nonexistent
+  assert_success
+  assert_equal "$(calls)" none
+}
+
 @test "the binary gets no standard input" {
   run_hook pre-command < <(echo "not for monofo")
   assert_success

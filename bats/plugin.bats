@@ -2,6 +2,7 @@
 # Hooks, the real binary and an agent that keeps artifacts in a folder: what a pipeline's author sees.
 
 # shellcheck disable=SC2016 # backquotes in expected messages
+# shellcheck disable=SC2030,SC2031 # bats runs each test in a subshell, which is where `status` is wanted
 
 load helper
 
@@ -157,4 +158,83 @@ kept() {
   assert_output ""
   run ls "$BATS_TEST_TMPDIR"
   refute_output --partial monofo-job
+}
+
+# A job with the cache block: the pre-command hook, the given command with what it exported, and the post-command hook.
+cache_job() {
+  local command="$1" status_wanted="$2"
+  shift 2
+  rm -rf "$BATS_TEST_TMPDIR/checkout"
+  mkdir -p "$BATS_TEST_TMPDIR/checkout"
+  cd "$BATS_TEST_TMPDIR/checkout" || return 1
+  printf '%s' "${LOCK:-1}" >lock
+  cat >"$BATS_TEST_TMPDIR/job" <<JOB
+#!/usr/bin/env bash
+set -eu
+. "$PLUGIN/hooks/pre-command"
+set +e
+($command)
+export BUILDKITE_COMMAND_EXIT_STATUS=\$?
+set -e
+. "$PLUGIN/hooks/post-command"
+exit "\$BUILDKITE_COMMAND_EXIT_STATUS"
+JOB
+  chmod +x "$BATS_TEST_TMPDIR/job"
+  run env -i PATH="$TOOLS" HOME="$BATS_TEST_TMPDIR/home" TMPDIR="$BATS_TEST_TMPDIR" "${JOB[@]}" BUILDKITE_BRANCH=main \
+    BUILDKITE_PIPELINE_DEFAULT_BRANCH=main BUILDKITE_PIPELINE_SLUG=web "$@" "$BATS_TEST_TMPDIR/job"
+  assert_equal "$status" "$status_wanted"
+}
+
+CACHE='{"cache":{"key":"deps-{{ checksum \"lock\" }}","restore-keys":"deps-","paths":"deps"}}'
+INSTALL='echo "hit: $MONOFO_CACHE_HIT"; mkdir -p deps; echo x >deps/x'
+
+@test "a cache entry is missed, stored, hit, and fallen back to" {
+  cache_job "$INSTALL" 0 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE"
+  assert_line "~~~ monofo: restoring 1 cache entry"
+  assert_line "hit: miss"
+  assert_line "~~~ monofo: storing 1 cache entry"
+  assert_line --regexp '^deps: stored deps-[0-9a-f]{12}, 1 file, '
+  cache_job 'echo "hit: $MONOFO_CACHE_HIT"; cat deps/x' 0 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE"
+  assert_line "hit: exact"
+  refute_line --partial "monofo: storing"
+  LOCK=2 cache_job "$INSTALL" 0 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE"
+  assert_line --partial 'checksum "lock" changed since'
+  assert_line --partial "deps: partial hit deps-"
+  assert_line "hit: partial"
+}
+
+@test "a failed command keeps its status and stores nothing, unless told to" {
+  cache_job "$INSTALL; exit 5" 5 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE"
+  assert_line "deps: not stored, the command failed"
+  cache_job "$INSTALL; exit 5" 5 BUILDKITE_PLUGIN_CONFIGURATION="${CACHE%\}\}},\"save\":\"always\"}}"
+  assert_line --partial "deps: stored"
+}
+
+@test "a cancelled job and a fork store nothing" {
+  cache_job "$INSTALL" 0 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE" BUILDKITE_JOB_CANCELLED=true
+  assert_line "deps: not stored, the job was cancelled"
+  cache_job "$INSTALL" 0 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE" BUILDKITE_PULL_REQUEST=3 BUILDKITE_REPO=ours \
+    BUILDKITE_PULL_REQUEST_REPO=theirs
+  assert_line --partial "a fork's pull request stores nothing"
+  cache_job "$INSTALL" 0 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE"
+  assert_line "hit: miss"
+}
+
+@test "trouble with the cache is a warning, and an error when soft-fail is off" {
+  mkdir -p "$BATS_TEST_TMPDIR/home/.cache/monofo"
+  touch "$BATS_TEST_TMPDIR/home/.cache/monofo/keyed"
+  cache_job "$INSTALL" 0 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE"
+  assert_line --partial "warning: deps: "
+  assert_line "hit: miss"
+  cache_job "$INSTALL" 6 BUILDKITE_PLUGIN_CONFIGURATION="${CACHE%\}\}},\"soft-fail\":false}}"
+  assert_line --partial "error: deps: "
+  refute_line --partial "hit:"
+}
+
+@test "a null in the cache block is named, and the entry kept all the same" {
+  local plugins='[{"monofo#v1":{"cache":{"key":"a","paths":"deps","save":null}}}]'
+  cache_job "$INSTALL" 0 BUILDKITE_PLUGINS="$plugins"
+  assert_line --partial 'holds null at `cache.save`'
+  cache_job "$INSTALL" 0 BUILDKITE_PLUGINS="$plugins"
+  assert_line "hit: exact"
 }

@@ -2,7 +2,8 @@
 # Finds the binary and hands over to it. All rules live in the binary; this file only looks for it.
 #
 # The agent sources a hook in a shell of its own and carries what it exports, and the folder it leaves behind, over to
-# the command. So nothing here exports, and every change of folder happens in a subshell.
+# the command. So nothing here exports but what the binary says of the `cache` block, by names that begin with
+# MONOFO_CACHE_, and every change of folder happens in a subshell.
 
 monofo_root="$(CDPATH='' cd -- "${BASH_SOURCE[0]%/*}/.." && pwd)"
 
@@ -108,7 +109,7 @@ monofo_hook() {
 
 # Finds the binary, builds it if it must, and runs its hook $1; $2 is how bad it is when there is none.
 monofo_attempt() {
-  local monofo_binary="" monofo_how="" status=0
+  local monofo_binary="" monofo_how="" monofo_exports="" status=0
   if ! monofo_find; then
     if [[ -n "${MONOFO_BIN:-}" ]]; then
       monofo_explain "$2" ""
@@ -128,7 +129,13 @@ monofo_attempt() {
   # A signal goes to the whole process group. Bash must outlive the binary, which stops cleanly by itself, or the agent
   # would go on while it still cleans up.
   trap ':' INT TERM
-  "$monofo_binary" hook "$1" </dev/null || status=$?
+  if [[ "$1" == pre-command ]] && monofo_make_exports; then
+    MONOFO_HOOK_EXPORTS="$monofo_exports" "$monofo_binary" hook "$1" </dev/null || status=$?
+    [[ "$status" != 0 ]] || monofo_export "$monofo_exports"
+    rm -f -- "$monofo_exports"
+  else
+    MONOFO_HOOK_EXPORTS="" "$monofo_binary" hook "$1" </dev/null || status=$?
+  fi
   trap - INT TERM
   # The binary itself never ends with these two: they are the shell's.
   if [[ "$status" == 126 || "$status" == 127 ]]; then
@@ -138,6 +145,30 @@ monofo_attempt() {
     status=2
   fi
   return "$status"
+}
+
+# Sets monofo_exports to a new file that only this user can read, empty; fails when there can be none. Bash alone makes it,
+# since an image need not have mktemp: with noclobber it opens a file only if that is new.
+monofo_make_exports() {
+  local try
+  for try in 1 2 3 4 5; do
+    monofo_exports="${TMPDIR:-/tmp}/monofo-exports.$$.$try.$RANDOM$RANDOM"
+    if (umask 077 && set -o noclobber && : >"$monofo_exports") 2>/dev/null; then
+      return 0
+    fi
+  done
+  monofo_exports=""
+  return 1
+}
+
+# Exports what the binary wrote to that file: NAME=VALUE, each ended by a NUL. Values are taken as they are.
+monofo_export() {
+  local monofo_line
+  while IFS= read -r -d '' monofo_line; do
+    if [[ "${monofo_line%%=*}" =~ ^MONOFO_CACHE_[A-Z0-9_]+$ ]]; then
+      export "${monofo_line%%=*}=${monofo_line#*=}"
+    fi
+  done <"$1"
 }
 
 # Runs pre-exit with a binary that is there already, and succeeds whatever happens.

@@ -291,9 +291,9 @@ pub struct Try {
 /// When in a job a hook runs.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum HookPhase {
-    /// Before the command: download
+    /// Before the command: restore cache entries, then download
     PreCommand,
-    /// After the command: upload
+    /// After the command: upload, then store cache entries
     PostCommand,
     /// At the end: clean up
     PreExit,

@@ -201,6 +201,14 @@ impl Report {
         }
     }
 
+    /// Begins other work: the heading of a log group in a job, nothing elsewhere.
+    pub fn group(&self, doing: impl Display) {
+        self.state().opened = false;
+        if self.mode.style == Style::Job && self.mode.verbosity > Verbosity::Quiet {
+            self.print(&format!("~~~ monofo: {}", clean(&doing.to_string())));
+        }
+    }
+
     /// An artifact that was moved, or that turned out to be empty (`moved` is false).
     pub fn outcome(&self, name: &str, outcome: &Outcome) {
         let verb = self.state().verb.unwrap_or(Verb::Upload);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 
 use super::codec::Content;
-use super::member::{MemberKind, Members};
+use super::member::{Member, MemberKind, Members};
 use super::tar::read::TarReader;
 use super::tree::{Attributes, SafePath, Tree, umask};
 use super::writers::{Lines, Writers};
@@ -22,43 +22,103 @@ use crate::text::Shown;
 /// Most nodes that an archive may have.
 pub const MOST_NODES: u64 = 2_000_000;
 
-/// Unpacks into `root`, a new and empty folder; `mtime` is what everything gets. Returns the listing of what was written, and
-/// its digest. Blocks. Content of more bytes than `most` is refused, before it fills the disk.
+/// Where a part of an archive goes.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// What the names of its entries are, or are below; nothing for all.
+    pub prefix: &'a [u8],
+    /// A new and empty folder. Names keep their prefix in it.
+    pub root: &'a Path,
+}
+
+/// Modes and times of what is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    /// Everything gets this time, and one of two modes.
+    Same(i64, u32),
+    /// What the archive states; set-id bits are never set.
+    Stored,
+}
+
+/// Unpacks into `root`, a new and empty folder. Returns the listing of what was written, and its digest. Blocks. Content of
+/// more bytes than `most` is refused, before it fills the disk.
 ///
 /// Everything that is wrong with the archive is of class `Damaged`: it is none that cache or store wrote.
 pub fn restore(
     input: Content,
     root: &Path,
     kind: ListingKind,
-    mtime: (i64, u32),
+    given: Given,
     most: u64,
     context: &Context,
 ) -> Result<(Listing, Hash)> {
-    unpack(input, root, kind, mtime, most, context).map_err(|error| match error.class() {
+    restore_apart(input, &[Place { prefix: b"", root }], kind, given, most, context)
+}
+
+/// As [`restore`], to several places. An entry that belongs to none, and is not on the way to one, is damage.
+pub fn restore_apart(
+    input: Content,
+    places: &[Place<'_>],
+    kind: ListingKind,
+    given: Given,
+    most: u64,
+    context: &Context,
+) -> Result<(Listing, Hash)> {
+    unpack(input, places, kind, given, most, context).map_err(|error| match error.class() {
         Class::Refused => error.with_class(Class::Damaged),
         _ => error,
     })
 }
 
+/// The trees at several places, each opened.
+struct Trees<'a>(Vec<(&'a [u8], Tree)>);
+
+impl<'a> Trees<'a> {
+    fn open(places: &[Place<'a>]) -> Result<Self> {
+        Ok(Trees(places.iter().map(|place| Ok((place.prefix, Tree::open(place.root)?))).collect::<Result<_>>()?))
+    }
+
+    /// The tree that a path belongs to. `None` for a folder on the way to one.
+    fn of(&mut self, path: &[u8]) -> Result<Option<&mut Tree>> {
+        let is_in = |path: &[u8], folder: &[u8]| {
+            folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        match self.0.iter().position(|(prefix, _)| is_in(path, prefix)) {
+            Some(at) => Ok(self.0.get_mut(at).map(|(_, tree)| tree)),
+            None if self.0.iter().any(|(prefix, _)| is_in(prefix, path)) => Ok(None),
+            None => Err(strange(path, "lies at none of the entry's paths")),
+        }
+    }
+}
+
 fn unpack(
     input: Content,
-    root: &Path,
+    places: &[Place<'_>],
     kind: ListingKind,
-    mtime: (i64, u32),
+    given: Given,
     most: u64,
     context: &Context,
 ) -> Result<(Listing, Hash)> {
     let lines = Lines::default();
-    let mut tree = Tree::open(root)?;
-    let mut folders: Vec<SafePath> = Vec::new();
+    let mut trees = Trees::open(places)?;
+    let mut folders: Vec<(SafePath, Attributes)> = Vec::new();
     let mut others = Vec::new();
     // The owner's bits stay whatever the umask: whether a file is executable is part of what is restored.
     let kept = !umask() | 0o700;
-    let attributes = |executable: bool| Attributes {
-        mode: (if executable { 0o755 } else { 0o644 }) & kept,
-        mtime: mtime.0,
-        mtime_nanos: mtime.1,
-        owner: None,
+    let attributes = |member: &Member| {
+        let executable = member.kind != MemberKind::File || member.mode & 0o100 != 0;
+        match given {
+            Given::Same(mtime, mtime_nanos) => {
+                let mode = (if executable { 0o755 } else { 0o644 }) & kept;
+                Attributes { mode, mtime, mtime_nanos, owner: None }
+            }
+            Given::Stored => Attributes {
+                mode: member.mode & 0o777,
+                mtime: member.mtime,
+                mtime_nanos: member.mtime_nanos,
+                owner: None,
+            },
+        }
     };
     Writers::with(context, Some(&lines), |writers| {
         let mut reader = TarReader::new(input);
@@ -89,16 +149,24 @@ fn unpack(
             if let Some(folder) = open.take().filter(|folder| !path.is_below(folder)) {
                 others.push(empty_dir(&folder));
             }
-            let executable = member.mode & 0o100 != 0;
+            let attributes = attributes(&member);
+            let Some(tree) = trees.of(path.as_bytes())? else {
+                if member.kind != MemberKind::Dir {
+                    return Err(strange(path.as_bytes(), "is on the way to a path of the entry, and no folder"));
+                }
+                above.push(path.clone());
+                open = Some(path);
+                continue;
+            };
             match &member.kind {
                 MemberKind::Dir => {
                     tree.make_dir(&path)?;
-                    folders.push(path.clone());
+                    folders.push((path.clone(), attributes));
                     above.push(path.clone());
                     open = Some(path);
                 }
                 MemberKind::Symlink(text) => {
-                    tree.symlink(&path, text, attributes(true))?;
+                    tree.symlink(&path, text, attributes)?;
                     let (hash, size) = (Hash::of(text), text.len() as u64);
                     others.push(Line { kind: LineKind::Link, hash, size, path: path.as_bytes().to_vec() });
                 }
@@ -111,7 +179,6 @@ fn unpack(
                     let (folder, name) = path.split();
                     let folder = tree.folder(folder)?;
                     let (name_len, path) = (name.len(), path.as_bytes());
-                    let attributes = attributes(executable);
                     if member.extents.is_some() {
                         return Err(strange(path, "is a sparse file"));
                     }
@@ -141,9 +208,11 @@ fn unpack(
             (listing, digest)
         });
         // Below before above, so that no time is touched again.
-        folders.sort_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
-        for folder in folders {
-            tree.finish_dir(&folder, attributes(true))?;
+        folders.sort_by(|(a, _), (b, _)| b.as_bytes().cmp(a.as_bytes()));
+        for (folder, attributes) in folders {
+            if let Some(tree) = trees.of(folder.as_bytes())? {
+                tree.finish_dir(&folder, attributes)?;
+            }
         }
         Ok(listed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -69,21 +69,67 @@ pub struct Seen<'a> {
     pub at: usize,
 }
 
-/// Selected files below an open folder.
+/// Selected files below an open folder, or several.
 pub struct Source<'a> {
     files: &'a FileSet,
-    root: OwnedFd,
+    roots: Vec<OpenRoot>,
+}
+
+/// Where files lie whose names begin alike.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// What their names begin with, without a `/` at the end; nothing where all lie in one folder.
+    pub prefix: Vec<u8>,
+    /// The folder that the rest of their names is relative to.
+    pub folder: PathBuf,
+    /// For a single file, whose whole name is the prefix: its name in the folder.
+    pub file: Option<Vec<u8>>,
+}
+
+struct OpenRoot {
+    prefix: Vec<u8>,
+    folder: OwnedFd,
+    file: Option<Vec<u8>>,
+}
+
+impl OpenRoot {
+    fn open(root: Root) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&root.folder, flags, Mode::empty()).map_err(|errno| {
+            Error::failed(format_args!("cannot open `{}`", Shown::path(&root.folder)))
+                .caused_by(std::io::Error::from(errno))
+        })?;
+        Ok(OpenRoot { prefix: root.prefix, folder, file: root.file })
+    }
+
+    /// Where a name is; `None` when it is in none of these folders.
+    fn place<'s>(&'s self, name: &'s [u8]) -> Option<(BorrowedFd<'s>, &'s [u8])> {
+        let folder = self.folder.as_fd();
+        if self.prefix.is_empty() {
+            return Some((folder, name));
+        }
+        match (name.strip_prefix(self.prefix.as_slice())?, &self.file) {
+            (b"", Some(file)) => Some((folder, file)),
+            (rest, None) => Some((folder, rest.strip_prefix(b"/")?)),
+            _ => None,
+        }
+    }
 }
 
 impl<'a> Source<'a> {
     /// The files of a set, which lie below `root`.
     pub fn new(root: &Path, files: &'a FileSet) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match rustix::fs::open(root, flags, Mode::empty()) {
-            Ok(root) => Ok(Source { files, root }),
-            Err(errno) => Err(Error::failed(format_args!("cannot open `{}`", Shown::path(root)))
-                .caused_by(std::io::Error::from(errno))),
-        }
+        Self::several(vec![Root { prefix: Vec::new(), folder: root.to_owned(), file: None }], files)
+    }
+
+    /// The files of a set that lie in several folders.
+    pub fn several(roots: Vec<Root>, files: &'a FileSet) -> Result<Self> {
+        Ok(Source { files, roots: roots.into_iter().map(OpenRoot::open).collect::<Result<_>>()? })
+    }
+
+    fn place<'s>(&'s self, name: &'s [u8]) -> Result<(BorrowedFd<'s>, &'s [u8])> {
+        let placed = self.roots.iter().find_map(|root| root.place(name));
+        placed.ok_or_else(|| Error::failed(format_args!("`{}` lies in none of the folders", Shown(name))))
     }
 
     /// Fills `out` with a span of the stream. A file that changed or vanished since it was selected is an error of class
@@ -131,7 +177,8 @@ impl<'a> Source<'a> {
 
     /// Fills `out` from a file, and makes sure that it is still what was selected.
     fn read(&self, entry: &Entry, offset: u64, out: &mut [u8]) -> Result<()> {
-        let file = open_selected(self.root.as_fd(), self.files, entry)?;
+        let (folder, at) = self.place(self.files.name(entry))?;
+        let file = open_at(folder, at, self.files.name(entry))?;
         let mut have = 0;
         while have < out.len() {
             match rustix::io::pread(&file, &mut out[have..], offset + have as u64) {
@@ -151,7 +198,8 @@ impl<'a> Source<'a> {
             return Ok(());
         }
         let name = self.files.name(entry);
-        let stat = rustix::fs::statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| match errno {
+        let (folder, at) = self.place(name)?;
+        let stat = rustix::fs::statat(folder, at, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => changed(name, "vanished"),
             errno => unreadable(name, errno),
         })?;
@@ -165,8 +213,13 @@ impl<'a> Source<'a> {
 /// Opens a selected file for reading. Neither a link nor a FIFO that took its place is followed or waited for.
 pub(crate) fn open_selected(root: BorrowedFd<'_>, files: &FileSet, entry: &Entry) -> Result<OwnedFd> {
     let name = files.name(entry);
+    open_at(root, name, name)
+}
+
+/// Opens a file at a place; `name` is what errors call it.
+fn open_at(folder: BorrowedFd<'_>, at: &[u8], name: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    rustix::fs::openat(root, name, flags, Mode::empty()).map_err(|errno| match errno {
+    rustix::fs::openat(folder, at, flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR => changed(name, "vanished"),
         Errno::LOOP | Errno::NXIO => changed(name, "was replaced"),
         errno => unreadable(name, errno),

@@ -18,5 +18,5 @@ pub use fileset::{Entry, FileSet, Kind, leads_out, links_warning};
 pub use globs::Globs;
 pub use select::{Selected, Source, select};
 pub use stat::stamp;
-pub use whole::whole_tree;
+pub use whole::{RootOf, whole_tree, whole_trees};
 pub(crate) use whole::{link_text, special_warning};

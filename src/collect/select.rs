@@ -38,6 +38,8 @@ pub struct Selected {
     pub files: FileSet,
     /// What the user should know, one sentence each.
     pub warnings: Vec<String>,
+    /// Globs that match nothing, as they were written; a warning tells of each.
+    pub unmatched: Vec<String>,
 }
 
 /// Selects files. Reads folders and file status, never content. Blocks.
@@ -66,6 +68,7 @@ pub fn select(mut source: Source<'_>, cancel: &Cancel) -> Result<Selected> {
         special: Vec::new(),
         specials: 0,
         warnings: Vec::new(),
+        unmatched: Vec::new(),
     };
     if let Some((list, origin)) = list {
         selecting.listed(list, &origin)?;
@@ -75,7 +78,7 @@ pub fn select(mut source: Source<'_>, cancel: &Cancel) -> Result<Selected> {
     selecting.add_parents()?;
     selecting.set.finish();
     selecting.say_specials();
-    Ok(Selected { files: selecting.set, warnings: selecting.warnings })
+    Ok(Selected { files: selecting.set, warnings: selecting.warnings, unmatched: selecting.unmatched })
 }
 
 /// So many names are looked at together: enough for all cores, few enough for what is learned to be small.
@@ -92,6 +95,7 @@ struct Selecting<'a> {
     special: Vec<String>,
     specials: u64,
     warnings: Vec<String>,
+    unmatched: Vec<String>,
 }
 
 impl Selecting<'_> {
@@ -200,6 +204,7 @@ impl Selecting<'_> {
         for index in unmatched {
             // What lies below an excluded folder is not looked at, and might have matched.
             let besides = if globs.excludes() { " that is not excluded" } else { "" };
+            self.unmatched.push(globs.written(index).to_owned());
             self.warnings.push(format!("glob `{}` matches nothing{besides}", Shown(globs.written(index).as_bytes())));
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! A whole folder, or a single file, as a file set: what cache and store keep.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -47,6 +48,75 @@ pub fn whole_tree(root: &Path, only: Option<&OsStr>, cancel: &Cancel) -> Result<
     }
     set.finish();
     Ok((set, special_warning(special)))
+}
+
+/// Several trees and files as one set, each under a name of its own. Folders on the way to these names are entries too.
+///
+/// As [`whole_tree`], less what is directly in a folder and `leave_out` names. The names lie apart: none is within another.
+pub fn whole_trees(
+    trees: &[(&[u8], &Path, RootOf)],
+    leave_out: &(dyn Fn(&[u8]) -> bool + Sync),
+    cancel: &Cancel,
+) -> Result<(FileSet, Vec<String>)> {
+    let mut set = FileSet::default();
+    let mut special = Vec::new();
+    let mut above = BTreeSet::new();
+    for (prefix, root, kind) in trees {
+        let mut on_the_way = *prefix;
+        while let Some(at) = on_the_way.iter().rposition(|byte| *byte == b'/') {
+            on_the_way = &on_the_way[..at];
+            above.insert(on_the_way);
+        }
+        let stat = rustix::fs::stat(*root).map_err(|errno| {
+            Error::failed(format_args!("cannot read `{}`", Shown::path(root))).caused_by(std::io::Error::from(errno))
+        })?;
+        let name = set.add_name(prefix)?;
+        let kind = match kind {
+            RootOf::Folder => Kind::Dir,
+            RootOf::File => Kind::File,
+        };
+        set.add(name, Status { inode: None, ..status(&stat, kind, None) });
+        if kind == Kind::File {
+            continue;
+        }
+        let plan = Walk { root, ignore_files: IgnoreFiles::Keep, leave_out, enter: None, cancel };
+        for (path, status) in walk(&plan, |visited| Ok(Some((visited.path.to_vec(), look(visited)?))))? {
+            let path = [prefix, b"/".as_slice(), &path].concat();
+            match status {
+                Some(status) => {
+                    let name = set.add_name(&path)?;
+                    set.add(name, status);
+                }
+                None => special.push(path),
+            }
+        }
+    }
+    for folder in above {
+        let name = set.add_name(folder)?;
+        // They are nobody's: whoever unpacks has folders of their own there.
+        let nothing = Status {
+            kind: Kind::Dir,
+            mode: 0o755,
+            mtime: 0,
+            mtime_nanos: 0,
+            stamp: None,
+            size: 0,
+            text: None,
+            inode: None,
+        };
+        set.add(name, nothing);
+    }
+    set.finish();
+    Ok((set, special_warning(special)))
+}
+
+/// What lies at the top of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootOf {
+    /// A folder with all that is in it.
+    Folder,
+    /// One file.
+    File,
 }
 
 /// What becomes of a node; `None` for a special file.

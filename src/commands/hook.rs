@@ -2,8 +2,8 @@
 //!
 //! | phase | does |
 //! |---|---|
-//! | `pre-command` | downloads the `download` block |
-//! | `post-command` | uploads the part of the `upload` block that `when` asks for after such a command |
+//! | `pre-command` | restores the `cache` block, then downloads the `download` block |
+//! | `post-command` | uploads the part of the `upload` block that `when` asks for after such a command, then stores the `cache` block |
 //! | `pre-exit` | removes what a killed process of this job left behind; never fails |
 //!
 //! All artifacts of a block move at once, a few at a time; one that fails stops no other. The exit status
@@ -14,9 +14,11 @@
 //! - `soft-fail` turns a failure into a warning, unless the configuration is wrong or a signal asked to stop.
 //! - A signal that stopped the work decides the status, 130 or 143.
 //!
-//! A hook exports nothing: it is a process of its own, and its caller ignores all but its status.
+//! A hook is a process of its own and exports nothing itself. What became of the `cache` block goes into a file that the
+//! pre-command hook's shell made for it, see `cache_block`.
 
 use super::block::{Block, Mover, Task, Work, open_mover};
+use super::cache_block::{CacheBlock, worse};
 use super::grace::Grace;
 use crate::cancel::Cancel;
 use crate::config::listing;
@@ -95,7 +97,28 @@ impl Hook<'_> {
             ),
         };
         let _grace = self.env.switch("BUILDKITE_JOB_CANCELLED").then(|| Grace::of(self.env, self.cancel));
-        Ok(self.mover(command_failed).run(verb, tasks, self.open))
+        // Restored entries replace what is there, and artifacts are added to it.
+        let move_artifacts = || self.mover(command_failed).run(verb, tasks, self.open);
+        if config.caches.is_empty() {
+            return Ok(move_artifacts());
+        }
+        let block = CacheBlock {
+            env: self.env,
+            cancel: self.cancel,
+            report: self.report,
+            block: self.mover(command_failed),
+            configuration: listing.configuration.to_string(),
+        };
+        if phase == Phase::PreCommand {
+            let status = block.restore(&config.caches)?;
+            return Ok(worse(status, move_artifacts()));
+        }
+        let status = move_artifacts();
+        let saved = match block.save(&config.caches, command_failed) {
+            Ok(saved) => saved,
+            Err(error) => self.mover(command_failed).tell(&error, config.caches.iter().all(|entry| entry.soft_fail)),
+        };
+        Ok(worse(status, saved))
     }
 
     fn mover(&self, command_failed: bool) -> Block<'_> {

@@ -5,6 +5,7 @@ mod archive;
 mod artifact;
 mod block;
 mod cache;
+mod cache_block;
 mod entries_gc;
 mod gc;
 mod grace;

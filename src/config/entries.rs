@@ -49,7 +49,16 @@ pub struct Keeping {
 
 /// What a command works with, in the workspace around a folder.
 pub fn keeping(env: &Env, directory: &Path) -> Result<Keeping> {
-    let workspace = workspace::find(directory)?;
+    keeping_in(workspace::find(directory)?, env, directory)
+}
+
+/// The same in a folder by itself, whatever manifest there is around it.
+pub fn keeping_alone(env: &Env, directory: &Path) -> Result<Keeping> {
+    let workspace = workspace::without_manifest(directory.to_owned());
+    keeping_in(workspace, env, directory)
+}
+
+fn keeping_in(workspace: Workspace, env: &Env, directory: &Path) -> Result<Keeping> {
     let folder = |variable: &str, usual: &str, of_user: &str| -> Result<PathBuf> {
         if let Some(path) = env.path(variable) {
             return match Location::parse(&path).map_err(|error| error.context(format!("{variable} is wrong")))? {

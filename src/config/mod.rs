@@ -4,9 +4,11 @@
 //! it reads JSON so that every mistake is told with its place. [`yaml`] reads YAML likewise: [`pipeline`] a whole pipeline
 //! file, [`workspace`] a workspace's manifest and lock files.
 
+pub mod cache_block;
 pub mod chunks;
 pub mod entries;
 pub mod fields;
+pub mod job_scopes;
 pub mod listing;
 pub mod mistakes;
 pub mod pipeline;

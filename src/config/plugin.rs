@@ -5,6 +5,8 @@
 //!   NAME: GLOB | [GLOB…] | { globs: …, filesFrom: FILE, null: BOOL, when: …, soft-fail: BOOL, if-empty: … }
 //! download:            # one, or a list
 //!   - NAME | { name: NAME, step: KEY, build: ID, into: FOLDER, soft-fail: BOOL }
+//! cache:               # one, or a list, see [`super::cache_block`]
+//!   - { key: TEMPLATE, restore-keys: …, paths: …, id: NAME, save: …, soft-fail: BOOL }
 //! ```
 //!
 //! `plugin.yml` states the same rules as a JSON schema; `tests/fixtures/plugin-config.json` holds both to the same
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::artifact::ArtifactName;
+use crate::config::cache_block::{self, PluginCache};
 use crate::config::fields::{self, Fields};
 use crate::config::mistakes::{At, Mistakes};
 use crate::config::switches::Switches;
@@ -79,6 +82,8 @@ pub struct PluginConfig {
     pub uploads: Vec<PluginUpload>,
     /// The `download` block, as listed.
     pub downloads: Vec<PluginDownload>,
+    /// The `cache` block, as listed.
+    pub caches: Vec<PluginCache>,
 }
 
 impl PluginConfig {
@@ -95,7 +100,8 @@ impl PluginConfig {
     pub fn read_into(configuration: &Value, env: &Env, mistakes: &mut Mistakes) -> Self {
         let mut config = PluginConfig::default();
         let top = At::top();
-        let Some(mut fields) = Fields::of(configuration, &top, "a map with `upload` and `download`", mistakes) else {
+        let Some(mut fields) = Fields::of(configuration, &top, "a map with `upload`, `download` and `cache`", mistakes)
+        else {
             return config;
         };
         if let Some((at, value)) = fields.take(&["upload"], mistakes) {
@@ -104,7 +110,10 @@ impl PluginConfig {
         if let Some((at, value)) = fields.take(&["download"], mistakes) {
             config.downloads = downloads(value, &at, env, mistakes);
         }
-        fields.finish(&["upload", "download"], mistakes);
+        if let Some((at, value)) = fields.take(&["cache"], mistakes) {
+            config.caches = cache_block::read(value, &at, mistakes);
+        }
+        fields.finish(&["upload", "download", "cache"], mistakes);
         config
     }
 }
@@ -286,7 +295,7 @@ fn files_from(value: &Value, at: &At, mistakes: &mut Mistakes) -> Option<ListSou
 }
 
 /// Checks that a path stays below the working directory once its `.` and `..` are resolved as text.
-fn below(path: &str, at: &At, mistakes: &mut Mistakes) -> bool {
+pub(super) fn below(path: &str, at: &At, mistakes: &mut Mistakes) -> bool {
     if path.starts_with('/') {
         mistakes.refused(at, path, "is absolute");
         return false;
@@ -307,7 +316,7 @@ fn below(path: &str, at: &At, mistakes: &mut Mistakes) -> bool {
 }
 
 /// A path below the working directory with its `.` and `..` resolved as text; `.` when nothing is left.
-fn tidy(path: &str) -> PathBuf {
+pub(super) fn tidy(path: &str) -> PathBuf {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -56,6 +56,8 @@ pub struct Output {
     pub empty_dirs: u64,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Whether the payload has the files' own times and modes, and they come back with it.
+    pub mtimes: bool,
 }
 
 impl Output {
@@ -185,7 +187,7 @@ impl Record {
 
     /// The document.
     pub fn value(&self, kind: HomeKind) -> Value {
-        let Output { tree, root, name, files, links, empty_dirs, bytes } = &self.output;
+        let Output { tree, root, name, files, links, empty_dirs, bytes, mtimes } = &self.output;
         let mut value = match kind {
             HomeKind::Cache => json!({ "schema": SCHEMA_CACHE, "key": self.key.to_string() }),
             HomeKind::Store => json!({
@@ -195,7 +197,7 @@ impl Record {
                 "commit": commit(&self.inputs),
             }),
         };
-        let common = json!({
+        let mut common = json!({
             "component": self.inputs.component().as_str(),
             "version": self.inputs.version(),
             "build_target": self.inputs.build_target(),
@@ -221,6 +223,9 @@ impl Record {
             "scope": self.scope,
             "tool": env!("CARGO_PKG_VERSION"),
         });
+        if *mtimes {
+            common["output"]["mtimes"] = Value::Bool(true);
+        }
         for fields in [&common, &self.raw] {
             for (name, field) in fields.as_object().into_iter().flatten() {
                 if value.get(name).is_none() {
@@ -305,6 +310,11 @@ impl Record {
                 links: number(output, "links")?,
                 empty_dirs: number(output, "empty_dirs")?,
                 bytes: number(output, "bytes")?,
+                mtimes: match output.get("mtimes") {
+                    None | Some(Value::Bool(false)) => false,
+                    Some(Value::Bool(true)) => true,
+                    Some(_) => return None,
+                },
             },
             inputs,
             payload,
@@ -352,7 +362,7 @@ fn commit(inputs: &KeyRecord) -> Option<&str> {
             crate::key::Sources::Commit(commit) => Some(commit),
             _ => None,
         },
-        KeyRecord::Files(_) => None,
+        KeyRecord::Files(_) | KeyRecord::Template(_) => None,
     }
 }
 
@@ -414,6 +424,7 @@ mod tests {
             links: 1,
             empty_dirs: 0,
             bytes: 10,
+            mtimes: false,
         };
         let payload = Payload { encoding: Encoding::TarLz4, sha256: Hash::of(b"payload"), bytes: 7 };
         Record { payload: Some(payload), ..Record::new(inputs, output, (3, 4), "shared") }
@@ -431,7 +442,8 @@ mod tests {
     #[test]
     fn metadata_is_read_as_it_is_written_with_what_is_not_known() {
         for kind in [HomeKind::Cache, HomeKind::Store] {
-            let record = record();
+            let mut record = record();
+            record.output.mtimes = kind == HomeKind::Cache;
             let name = record.name(kind);
             let mut value = record.value(kind);
             value["later"] = json!([1, { "x": null }]);

@@ -7,7 +7,8 @@
 //!   "dependencies":[{"name":"b","version":"v1.0.0","key":"<b's key>"}], "salt":"" }
 //! { "schema":"meta.files-key/1", "component":"a", "platform":"linux-x86_64", "files":"<sha256>", "salt":"" }
 //! ```
-//! The second is that of a component that no manifest describes: a name and named files. Keys nest: a dependency's key
+//! The second is that of a component that no manifest describes: a name and named files; a third is that of
+//! [`TemplateKey`]. Keys nest: a dependency's key
 //! covers its sources and its own dependencies.
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::ComponentName;
+use super::template_key::{self, TemplateKey};
 use crate::error::{Error, Result};
 use crate::hash::{Hash, canonical};
 
@@ -88,6 +90,8 @@ pub enum KeyRecord {
     Component(ComponentKey),
     /// A name and named files.
     Files(FilesKey),
+    /// An entry of the `cache:` block.
+    Template(TemplateKey),
 }
 
 impl KeyRecord {
@@ -96,14 +100,24 @@ impl KeyRecord {
         match self {
             KeyRecord::Component(record) => &record.component,
             KeyRecord::Files(record) => &record.component,
+            KeyRecord::Template(record) => &record.component,
         }
     }
 
-    /// The platform that it is about.
+    /// The platform that it is about; `any` for a template, which names the system itself where that matters.
     pub fn platform(&self) -> &str {
         match self {
             KeyRecord::Component(record) => &record.platform,
             KeyRecord::Files(record) => &record.platform,
+            KeyRecord::Template(_) => "any",
+        }
+    }
+
+    /// The platform under which it stands in the index of a remote.
+    pub fn shelf(&self) -> String {
+        match self {
+            KeyRecord::Template(record) => record.shelf(),
+            record => record.platform().to_owned(),
         }
     }
 
@@ -111,7 +125,7 @@ impl KeyRecord {
     pub fn version(&self) -> &str {
         match self {
             KeyRecord::Component(record) => &record.version,
-            KeyRecord::Files(_) => "",
+            KeyRecord::Files(_) | KeyRecord::Template(_) => "",
         }
     }
 
@@ -119,7 +133,7 @@ impl KeyRecord {
     pub fn build_target(&self) -> &str {
         match self {
             KeyRecord::Component(record) => &record.build_target,
-            KeyRecord::Files(_) => "",
+            KeyRecord::Files(_) | KeyRecord::Template(_) => "",
         }
     }
 
@@ -131,6 +145,7 @@ impl KeyRecord {
             }
             KeyRecord::Component(record) => record.extra.into_iter().collect(),
             KeyRecord::Files(record) => record.files.into_iter().collect(),
+            KeyRecord::Template(record) => record.listings(),
         }
     }
 
@@ -174,6 +189,7 @@ impl KeyRecord {
                 "files": hex(&record.files),
                 "salt": record.salt,
             }),
+            KeyRecord::Template(record) => record.value(),
         }
     }
 
@@ -259,6 +275,7 @@ impl Fields<'_> {
                 files: self.hash_or_null("files")?,
                 salt: self.text("salt")?,
             })),
+            template_key::SCHEMA => Some(KeyRecord::Template(TemplateKey::parse(self.0)?)),
             _ => None,
         }
     }

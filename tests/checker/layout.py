@@ -131,12 +131,18 @@ class Reader:
         inputs, output = metadata["inputs"], metadata["output"]
         own = "key" if self.kind == "cache" else "content_hash"
         key = metadata["key" if self.kind == "cache" else "inputs_key"]
+        template = inputs["schema"] == "meta.template-key/1"
         says = {"schema": (metadata["schema"], SCHEMAS[self.kind]), own: (metadata[own], name), "K of its inputs": (spec.key(inputs), key),
-                "component": (metadata["component"], inputs["component"]), "platform": (metadata["platform"], inputs["platform"])}
+                "component": (metadata["component"], inputs["component"]),
+                "platform": (metadata["platform"], "any" if template else inputs["platform"])}
+        if template:
+            parts = [part.get("text") or (part["fn"], part["of"], part["value"]) for part in inputs["parts"]]
+            made = spec.template_record(inputs["component"], parts, inputs["paths"], inputs["pipeline"], inputs["salt"])
+            says["record"] = (inputs, made)
         if inputs["schema"] == "meta.cache-key/1":
             for field in ["version", "build_target"]:
                 says[field] = (metadata[field], inputs[field])
-        elif inputs["schema"] != "meta.files-key/1":
+        elif inputs["schema"] != "meta.files-key/1" and not template:
             problems.append(f"unknown schema of inputs: {inputs['schema']!r}")
         if self.kind == "store":
             says["S"] = (spec.address(metadata["component"], key, output["tree"]), name)
@@ -177,7 +183,7 @@ class Reader:
 
         def unpack(path):
             content = spec.unpacked(path)
-            return ({}, ["payload does not unpack"]) if content is None else payload.read_tar(content, output["root"])
+            return ({}, ["payload does not unpack"]) if content is None else payload.read_tar(content, output["root"], output.get("mtimes", False))
 
         nodes, wrong = self.remembered(path, unpack)
         problems += wrong

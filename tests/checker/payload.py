@@ -14,22 +14,22 @@ def bad_path(path):
     return path.startswith(b"/") or any(part in (b"", b".", b"..") for part in parts) or b"\0" in path or len(path) > 4096
 
 
-def member_node(archive, member, problems):
+def member_node(archive, member, problems, as_is):
     """The node of a member; what is not as it should be goes to `problems`."""
     name = spec.escape(os.fsencode(member.name))
     if (member.uid, member.gid, member.uname, member.gname) != (0, 0, "", ""):
         problems.append(f"{name}: has an owner")
-    if member.mtime != 0:
+    if member.mtime != 0 and not as_is:
         problems.append(f"{name}: has a time")
     if member.isreg() and not member.issparse():
-        if member.mode not in (0o644, 0o755):
+        if member.mode & 0o6000 or member.mode not in (0o644, 0o755) and not as_is:
             problems.append(f"{name}: mode {member.mode:o}")
         content = archive.extractfile(member).read()
         if len(content) != member.size:
             problems.append(f"{name}: cut short")
         return ("x" if member.mode & 0o100 else "f", spec.digest(content), len(content))
     if member.isdir():
-        if member.mode != 0o755:
+        if member.mode != 0o755 and not as_is:
             problems.append(f"{name}: mode {member.mode:o}")
         return ("d",)
     if member.issym():
@@ -40,8 +40,9 @@ def member_node(archive, member, problems):
     return None
 
 
-def read_tar(content, root):
-    """(nodes, problems) of a payload's tar; `root` is what the metadata says, "dir" or "file"."""
+def read_tar(content, root, as_is=False):
+    """(nodes, problems) of a payload's tar; `root` is what the metadata says, "dir" or "file"; `as_is` when it has the files' own
+    modes and times."""
     problems, nodes, order = [], {}, []
     try:
         archive = tarfile.open(fileobj=io.BytesIO(content), mode="r:", encoding="utf-8", errors="surrogateescape")
@@ -55,7 +56,7 @@ def read_tar(content, root):
     for member in members:
         end = member.offset_data + (-(-member.size // BLOCK) * BLOCK if member.isreg() else 0)
         path = os.fsencode(member.name)
-        node = member_node(archive, member, problems)
+        node = member_node(archive, member, problems, as_is)
         if node is None:
             continue
         if root == "dir" and path == b"." and node == ("d",) and not order:

@@ -208,6 +208,19 @@ def files_record(component, platform=None, files=None, salt=""):
             "files": files, "salt": salt}
 
 
+def template_record(component, parts, paths, pipeline="", salt=""):
+    """The key record of an entry of the plugin's cache block. A part is text, or (function, arguments, value)."""
+    def told(part):
+        return {"text": part} if isinstance(part, str) else {"fn": part[0], "of": list(part[1]), "value": part[2]}
+
+    def read(part):
+        if isinstance(part, str):
+            return part
+        return part[2] if part[2] is not None else "none" if part[0] == "checksum" else ""
+    return {"schema": "meta.template-key/1", "component": component, "pipeline": pipeline, "parts": [told(part) for part in parts],
+            "key": "".join(map(read, parts)), "paths": list(paths), "salt": salt}
+
+
 def address(component, inputs, output):
     """S: it commits to what went in (K) and to what came out (T)."""
     return digest(canonical({"schema": "meta.store-entry/1", "component": component, "inputs": inputs, "output": output}))

@@ -102,6 +102,21 @@ FILES_RECORDS = {
     "files, any platform": dict(component="web", platform="any", files="ef" * 32),
 }
 
+TEMPLATE_RECORDS = {
+    "template of text": dict(component="deps", parts=["v1"], paths=["node_modules"]),
+    "template of calls": dict(component="node_modules", pipeline="web", paths=["node_modules", "~/.npm"],
+                              parts=["npm-", ("os", [], "linux"), "-", ("arch", [], "x86_64"), "-",
+                                     ("checksum", ["package-lock.json", "patches/**"], "ef" * 32)]),
+    "template with text and value split here": dict(component="a", parts=["a-", ("env", ["X"], "b")], paths=["p"]),
+    "template with text and value split there": dict(component="a", parts=["a", ("env", ["X"], "-b")], paths=["p"]),
+    "template with a value in text": dict(component="a", parts=["a-b"], paths=["p"]),
+    "template of nothing that is set": dict(component="a", parts=["a-b", ("env", ["X"], None), ("branch", [], None)], paths=["p"]),
+    "template of no files": dict(component="a", parts=[("checksum", ["none.lock"], None)], paths=["p"], salt="again"),
+    "template of a date and an odd branch": dict(component="a", pipeline="p", paths=["größe"],
+                                                 parts=[("date", ["%G-%V"], "2026-48"), ("branch", [], "fix/\"é\U0001f600"),
+                                                        ("default_branch", [], "main"), ("pipeline", [], "p")]),
+}
+
 CANONICAL = {
     "names in UTF-16 order": {"\ufb33": "1", "\U0001f600": "2", "é": "3", "€": "4", "\r": "5", "1": "6", "": "7"},
     "nested": {"b": [[], {}, [None, True, ["x"]]], "a": {"z": {"y": {"x": None}}}},
@@ -210,9 +225,12 @@ def build():
     keys.append(record_vector("two levels of dependencies", top))
     for name, fields in FILES_RECORDS.items():
         keys.append(record_vector(name, spec.files_record(**{"platform": platform, **fields})))
+    files = keys[-4:]
+    for name, fields in TEMPLATE_RECORDS.items():
+        keys.append(record_vector(name, spec.template_record(**fields)))
     for component, key, tree in [("a", spec.key(a), "V4"), ("b", by_name["key of b"]["key"], "empty directory"),
-                                 ("b", by_name["key of b"]["key"], "file, executable"), ("web", keys[-4]["key"], "V5"),
-                                 ("a", keys[-4]["key"], "V4")]:
+                                 ("b", by_name["key of b"]["key"], "file, executable"), ("web", files[0]["key"], "V5"),
+                                 ("a", files[0]["key"], "V4")]:
         output = next(item["tree"] for item in trees if item["name"] == tree)
         addresses.append({"name": f"{tree} of {component}" if component != "a" or not addresses else f"{tree} of {component}, other key",
                           "component": component, "inputs": key, "output": output, "address": spec.address(component, key, output)})

@@ -3,6 +3,7 @@
 
 mod apply;
 mod broken_chunks;
+mod cache_block;
 mod cache_damage;
 mod cache_entries;
 mod cache_keys;

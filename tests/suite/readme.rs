@@ -259,6 +259,7 @@ fn the_options_of_the_readme_are_those_of_the_plugin() {
         ("options: top", configuration),
         ("options: upload", &configuration["$defs"]["uploadOptions"]),
         ("options: download", &configuration["$defs"]["downloadOptions"]),
+        ("options: cache", &configuration["$defs"]["cacheEntry"]),
     ] {
         let known: BTreeSet<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
         let rows = rows(&readme, table);

@@ -129,6 +129,17 @@ fn chunks_new(line: &str) -> (u64, u64) {
 }
 
 #[test]
+fn the_example_of_the_cache_misses_hits_and_falls_back() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let trial = Try::new("");
+    let run = Run::of(trial.command(&["examples/cache.yml"]).current_dir(here).output().unwrap());
+    run.expect(0, &["cache: miss", "cache: exact", "cache: partial", "All 3 steps passed."]);
+    run.expect(0, &["env \"FLAVOUR\" changed from `plain` to `spiced`", "501 files"]);
+    assert_eq!(run.err.matches("deps: stored ").count(), 2, "{}", run.err);
+    assert!(trial.left_behind().is_empty(), "{:?}", trial.left_behind());
+}
+
+#[test]
 fn the_example_of_chunks_moves_only_what_changed() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let trial = Try::new("");

@@ -9,6 +9,7 @@ use crate::commands::table::Table;
 use crate::engine::entries::survey::{Inodes, Survey, survey};
 use crate::entry::{Home, HomeKind, peek, time_text, usage};
 use crate::error::Result;
+use crate::key::KeyRecord;
 use crate::text::{Bytes, Count, Number};
 
 impl Commands<'_> {
@@ -30,7 +31,10 @@ impl Commands<'_> {
                 entry.name.short(),
                 record.inputs.component().to_string(),
                 record.inputs.version().to_owned(),
-                record.inputs.build_target().to_owned(),
+                match &record.inputs {
+                    KeyRecord::Template(inputs) => inputs.shown(),
+                    inputs => inputs.build_target().to_owned(),
+                },
                 record.inputs.platform().to_owned(),
                 Bytes(payload(entry)).to_string(),
                 time_text(record.created),

@@ -3,7 +3,7 @@
 mod build;
 mod get;
 mod list;
-pub(super) mod upkeep;
+pub(in crate::commands) mod upkeep;
 
 use serde_json::{Value, json};
 

@@ -10,7 +10,7 @@ use crate::commands::Commands;
 use crate::config::entries::Keeping;
 use crate::context::Context;
 use crate::engine::entries::gc::{GcRequest, References, collect};
-use crate::engine::entries::survey::survey;
+use crate::engine::entries::survey::{Entry, survey};
 use crate::engine::entries::verify::{Checked, verify};
 use crate::entry::{Readers, Removal, facts, plain, remove};
 use crate::error::{Class, Error, Result};
@@ -21,7 +21,7 @@ use crate::text::{Bytes, Count};
 
 /// How often `build` cleans up, how long that may take, and what goes.
 const OFTEN: Duration = Duration::from_secs(24 * 60 * 60);
-const WITHIN: Duration = Duration::from_secs(2);
+pub(in crate::commands) const WITHIN: Duration = Duration::from_secs(2);
 /// Entries of a component that are removed from a remote at once.
 const MOST_REMOTE: usize = 10_000;
 pub(in crate::commands) const CACHE_GRACE: Duration = Duration::from_secs(60 * 60);
@@ -80,6 +80,9 @@ impl Commands<'_> {
             names.extend(found.damaged.iter().map(|name| (*name, 0)));
         }
         names.retain(|(name, _)| key.is_none_or(|key| key == *name));
+        let mut shelves = BTreeSet::from([native_platform(), "any".to_owned()]);
+        let of_component = |entry: &&Entry| Some(entry.record.inputs.component()) == component.as_ref();
+        shelves.extend(found.entries.iter().filter(of_component).map(|entry| entry.record.inputs.shelf()));
         for (name, disk) in names {
             self.cancel.check()?;
             let gone = asked.dry_run
@@ -104,8 +107,8 @@ impl Commands<'_> {
             let mut names: BTreeSet<Hash> = removed.iter().chain(key.iter()).copied().collect();
             if let Some(component) = &component {
                 // What other machines stored there, too.
-                for platform in [native_platform().as_str(), "any"] {
-                    let newest = remote.newest(component.as_str(), platform, MOST_REMOTE);
+                for shelf in &shelves {
+                    let newest = remote.newest(component.as_str(), shelf, MOST_REMOTE);
                     names.extend(newest.map_err(|failure| failure.error)?.into_iter().map(|(_, key)| key));
                 }
             }

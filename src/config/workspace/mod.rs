@@ -77,7 +77,8 @@ fn read(root: PathBuf, manifests: PathBuf) -> Result<Workspace> {
     Ok(Workspace { root, manifests: Some(manifests), mode, components })
 }
 
-fn without_manifest(root: PathBuf) -> Workspace {
+/// A folder, absolute, as a workspace whose components are just names, whatever lies in it.
+pub fn without_manifest(root: PathBuf) -> Workspace {
     Workspace { root, manifests: None, mode: Mode::default(), components: BTreeMap::new() }
 }
 

@@ -14,7 +14,7 @@ use crate::engine::keys::Computed;
 use crate::entry::{Home, HomeKind, Record, facts, peek, time_text};
 use crate::error::Result;
 use crate::hash::{Hash, LineKind, Listing};
-use crate::key::{ComponentKey, ComponentName, KeyRecord, Sources};
+use crate::key::{ComponentKey, ComponentName, KeyRecord, Sources, TemplateKey};
 use crate::remote::{Failure, LONGEST_EXTRA, Remote, Section, Trouble};
 use crate::text::{Count, Shown};
 
@@ -151,7 +151,7 @@ pub fn explain_among(
         return Ok((Some(found), None));
     }
     let Some(remote) = remote else { return Ok((None, None)) };
-    let newest = match remote.newest(computed.record.component().as_str(), computed.record.platform(), MOST_REMOTE) {
+    let newest = match remote.newest(computed.record.component().as_str(), &computed.record.shelf(), MOST_REMOTE) {
         Ok(newest) => newest,
         Err(failure) if failure.trouble == Trouble::Local => return Err(failure.error),
         Err(failure) => return Ok((None, Some(failure))),
@@ -232,16 +232,20 @@ fn compare(
             add("platform", None, "changed", format!("platform changed from {} to {}", was.platform(), now.platform()));
         }
         match (was, now) {
+            (KeyRecord::Template(a), KeyRecord::Template(b)) => template(a, b, &mut add),
             (KeyRecord::Files(a), KeyRecord::Files(b)) => {
                 if a.salt != b.salt {
                     add("salt", None, "changed", "MONOFO_CACHE_SALT changed".to_owned());
                 }
                 listings(known, computed, "input", (a.files, was), (b.files, now), via, found);
             }
-            (KeyRecord::Files(_), _) => {
+            (KeyRecord::Files(_) | KeyRecord::Template(_), KeyRecord::Component(_)) => {
                 add("type", None, "changed", "the manifest describes it now, and did not then".to_owned());
             }
-            _ => add("type", None, "changed", "the manifest described it then, and does not now".to_owned()),
+            (KeyRecord::Component(_), _) => {
+                add("type", None, "changed", "the manifest described it then, and does not now".to_owned());
+            }
+            _ => add("type", None, "changed", "one of the two is of the `cache:` block".to_owned()),
         }
         return;
     };
@@ -264,6 +268,26 @@ fn compare(
     sources(known, computed, (a, was), (b, now), via, found);
     listings(known, computed, "input", (a.extra, was), (b.extra, now), via, found);
     dependencies(known, computed, a, b, via, found);
+}
+
+fn template(
+    was: &TemplateKey,
+    now: &TemplateKey,
+    add: &mut impl FnMut(&'static str, Option<&str>, &'static str, String),
+) {
+    if was.salt != now.salt {
+        add("salt", None, "changed", "MONOFO_CACHE_SALT changed".to_owned());
+    }
+    if was.pipeline != now.pipeline {
+        let text = format!("it is of the pipeline `{}`", Shown(was.pipeline.as_bytes()));
+        add("pipeline", None, "changed", text);
+    }
+    if was.paths != now.paths {
+        add("paths", None, "changed", "other paths are configured".to_owned());
+    }
+    if let Some(change) = now.change_since(was) {
+        add("template", None, "changed", change);
+    }
 }
 
 fn variables(

@@ -15,7 +15,7 @@ use super::spool::{Spool, spool};
 use super::stored;
 use super::tree;
 use crate::archive::codec;
-use crate::archive::restore::restore;
+use crate::archive::restore::{Given, restore};
 use crate::context::{Context, Progress};
 use crate::entry::usage::{Event, count};
 use crate::entry::{Existing, Home, Payload, Record, RootKind, Staging, facts, publish, sync_file};
@@ -261,7 +261,7 @@ fn unpack(payload: &Path, record: &Record, store: &Home, staging: &Staging, cont
     std::fs::create_dir(&folder).or_fail(|| "cannot make a folder in the store")?;
     let content = codec::decode(Box::new(file), context)?;
     let (kind, time) = (super::restore::kind_of(&record.output), tree::STORE_TIME);
-    let (listing, digest) = restore(content, &folder, kind, time, record.output.bytes, context)?;
+    let (listing, digest) = restore(content, &folder, kind, Given::Same(time.0, time.1), record.output.bytes, context)?;
     super::restore::check(&listing, &digest, &record.output)?;
     if record.output.root == RootKind::File {
         super::restore::check_name(&folder, &record.output)?;

@@ -2,11 +2,13 @@
 //!
 //! | part | what it does |
 //! |---|---|
+//! | [`bundle`] | several paths in one entry, for the `cache:` block |
 //! | [`cache`] | an artifact under its key, and back |
 //! | [`explain`] | why there is no entry |
 //! | [`fetch`] | entries from a remote |
 //! | [`gc`] | what goes, and why the rest stays |
 //! | [`lookup`] | an entry of a key, wherever it is: here, then in the remote |
+//! | [`kin`] | entries of the `cache:` block to fall back to |
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
 //! | [`share`] | entries to a remote, and its records |
@@ -16,11 +18,14 @@
 //! | `texts` | which texts belong to which entries |
 //! | [`target`] | what may be replaced, and how |
 
+pub mod bundle;
 pub mod cache;
 pub mod explain;
 pub mod fetch;
 pub mod gc;
+pub mod kin;
 pub mod lookup;
+mod merge;
 pub mod pack;
 pub mod restore;
 pub mod share;

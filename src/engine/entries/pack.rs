@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 
 use crate::archive::pack::{Digests, pack_and_digest};
 use crate::archive::restore::MOST_NODES;
-use crate::archive::source::Source;
+use crate::archive::source::{Root, Source};
 use crate::archive::tar::layout::{Layout, Policy};
 use crate::cancel::Cancel;
 use crate::collect::{FileSet, Kind, leads_out, links_warning, whole_tree};
@@ -37,6 +37,10 @@ pub struct Artifact {
     pub built_in: Option<Duration>,
     /// What the user should know, one sentence each.
     pub warnings: Vec<String>,
+    /// Whether modes and times are stored, too.
+    pub mtimes: bool,
+    /// Where its files lie, if not all below `root`.
+    pub apart: Vec<Root>,
 }
 
 impl Artifact {
@@ -66,9 +70,7 @@ impl Artifact {
             return Err(refused("is neither a folder nor a file"));
         };
         let (files, mut warnings) = whole_tree(&root, only.as_deref(), cancel)?;
-        if files.entries().len() as u64 > MOST_NODES {
-            return Err(refused("holds more than 2,000,000 files, links and folders").hint("store parts of it"));
-        }
+        refuse_too_many(&files, &shown.to_string())?;
         let (mut newest, mut leading_out) = (i64::MIN, 0);
         for entry in files.entries() {
             match entry.kind {
@@ -93,6 +95,8 @@ impl Artifact {
             newest,
             built_in: None,
             warnings,
+            mtimes: false,
+            apart: Vec::new(),
         })
     }
 
@@ -147,8 +151,17 @@ impl Artifact {
 
     /// What came out, as metadata tell it; `tree` is the digest of the listing.
     pub fn output(&self, listing: &Listing, tree: Hash) -> Output {
-        output(listing, self.kind, self.name.clone(), tree)
+        Output { mtimes: self.mtimes, ..output(listing, self.kind, self.name.clone(), tree) }
     }
+}
+
+/// Refuses what could not be restored.
+pub(super) fn refuse_too_many(files: &FileSet, what: &str) -> Result<()> {
+    if files.entries().len() as u64 <= MOST_NODES {
+        return Ok(());
+    }
+    Err(Error::refused(format_args!("`{what}` holds more than 2,000,000 files, links and folders"))
+        .hint("store parts of it"))
 }
 
 /// What a listing says, as metadata tell it.
@@ -161,6 +174,7 @@ pub fn output(listing: &Listing, root: RootKind, name: String, tree: Hash) -> Ou
         links: listing.count(&[LineKind::Link]),
         empty_dirs: listing.count(&[LineKind::EmptyDir]),
         bytes: listing.bytes(),
+        mtimes: false,
     }
 }
 
@@ -168,8 +182,12 @@ pub fn output(listing: &Listing, root: RootKind, name: String, tree: Hash) -> Ou
 pub fn payload(artifact: &Artifact, encoding: Encoding, place: &Path, context: &Context) -> Result<(Payload, Listing)> {
     let doing = || format!("cannot write `{}`", Shown::path(place));
     let codec = encoding.codec()?;
-    let layout = Layout::with(&artifact.files, Policy::Normalized)?;
-    let source = Source::new(&artifact.root, &artifact.files)?;
+    let policy = if artifact.mtimes { Policy::AsIs } else { Policy::Normalized };
+    let layout = Layout::with(&artifact.files, policy)?;
+    let source = match artifact.apart.as_slice() {
+        [] => Source::new(&artifact.root, &artifact.files)?,
+        apart => Source::several(apart.to_vec(), &artifact.files)?,
+    };
     let digests = Digests::of(&artifact.files);
     let file = File::create(place).or_fail(doing)?;
     let syncing = file.try_clone().or_fail(doing)?;

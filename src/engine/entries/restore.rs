@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::target::Target;
 use crate::archive::codec;
-use crate::archive::restore::restore;
+use crate::archive::restore::{Given, restore};
 use crate::context::Context;
 use crate::entry::{Home, Output, Record, RootKind};
 use crate::error::{Error, IoContext, Result};
@@ -35,7 +35,7 @@ pub fn from_payload(
     let tree = beside.path.join("tree");
     fs::create_dir(&tree).or_fail(|| "cannot make a folder beside the target")?;
     let content = codec::decode(payload, context)?;
-    let (listing, digest) = restore(content, &tree, kind_of(output), time_of(&tree)?, output.bytes, context)?;
+    let (listing, digest) = restore(content, &tree, kind_of(output), given(output, &tree)?, output.bytes, context)?;
     check(&listing, &digest, output)?;
     whole()?;
     context.cancel.check()?;
@@ -46,6 +46,15 @@ pub fn from_payload(
 pub(super) fn time_of(folder: &Path) -> Result<(i64, u32)> {
     let status = fs::symlink_metadata(folder).or_fail(|| "cannot read a folder that was just made")?;
     Ok((status.mtime(), u32::try_from(status.mtime_nsec()).unwrap_or(0)))
+}
+
+/// Modes and times of what is restored: its own where the payload has them, else those of this moment.
+pub(super) fn given(output: &Output, folder: &Path) -> Result<Given> {
+    if output.mtimes {
+        return Ok(Given::Stored);
+    }
+    let (seconds, nanos) = time_of(folder)?;
+    Ok(Given::Same(seconds, nanos))
 }
 
 /// Compares what was written with what was stored, the digest first; then what its metadata says of it.

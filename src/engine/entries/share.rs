@@ -129,7 +129,8 @@ pub fn share(
         extras.push((SOURCES, facts::pack(&sources.text())?));
     }
     let component = record.inputs.component().as_str();
-    let marker = Marker { component, platform: record.inputs.platform() };
+    let shelf = record.inputs.shelf();
+    let marker = Marker { component, platform: &shelf };
     let marker = (home.kind() == HomeKind::Cache).then_some(&marker);
     let (object, text) = (payload.object(), told.text(home.kind()));
     let section = section(home.kind());

@@ -45,6 +45,22 @@ pub struct Target {
 impl Target {
     /// Judges a target. Makes nothing. Class `Refused` for what is never replaced.
     pub fn new(path: &Path, guards: &Guards) -> Result<Target> {
+        let target = Self::judged(path, guards)?;
+        check_mounts(&target.real, path)?;
+        if fs::symlink_metadata(&target.real).is_ok_and(|there| there.is_dir())
+            && fs::symlink_metadata(target.real.join(".git")).is_ok()
+        {
+            return Err(Error::refused(format_args!(
+                "`{}` holds a git repository, and is not replaced",
+                Shown::path(path)
+            ))
+            .hint("name a folder of its own for the artifact with --target"));
+        }
+        Ok(target)
+    }
+
+    /// Judges a place that is added to and not replaced: a mount may be there.
+    pub(super) fn judged(path: &Path, guards: &Guards) -> Result<Target> {
         let refused = |why: &str| {
             Error::refused(format_args!("`{}` {why}, and is not replaced", Shown::path(path)))
                 .hint("name a folder of its own for the artifact with --target")
@@ -91,12 +107,6 @@ impl Target {
         if manifests.join("components.yaml").exists() && (above(&manifests) || within(&manifests)) {
             return Err(refused("is or lies in the folder of the manifests"));
         }
-        check_mounts(&real, path)?;
-        if fs::symlink_metadata(&real).is_ok_and(|there| there.is_dir())
-            && fs::symlink_metadata(real.join(".git")).is_ok()
-        {
-            return Err(refused("holds a git repository"));
-        }
         Ok(Target { real, path: path.to_owned() })
     }
 
@@ -125,6 +135,16 @@ impl Target {
     /// The path as it was given.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same once more.
+    pub(super) fn again(&self) -> Result<Target> {
+        Ok(Target { real: self.real.clone(), path: self.path.clone() })
+    }
+
+    /// Where that is.
+    pub(super) fn real(&self) -> &Path {
+        &self.real
     }
 
     /// Refuses a file in place of a folder that holds something, and a folder in place of a file.

@@ -7,7 +7,7 @@ use super::cache::set_aside;
 use super::restore::{check, kind_of, time_of};
 use super::tree;
 use crate::archive::codec;
-use crate::archive::restore::{listing, restore};
+use crate::archive::restore::{Given, listing, restore};
 use crate::context::Context;
 use crate::entry::{Home, HomeKind, Opened, Staging, facts, open};
 use crate::error::{Class, Error, IoContext, Result};
@@ -102,6 +102,7 @@ fn check_payload(home: &Home, opened: &Opened, context: &Context) -> Result<()> 
     let output = &opened.record.output;
     let content = codec::decode(Box::new(again().or_fail(doing)?), context)?;
     let (folder, time) = (place.join("tree"), time_of(place)?);
-    let (listing, digest) = restore(content, &folder, kind_of(output), time, output.bytes, context)?;
+    let (listing, digest) =
+        restore(content, &folder, kind_of(output), Given::Same(time.0, time.1), output.bytes, context)?;
     check(&listing, &digest, output)
 }

@@ -1,6 +1,7 @@
 //! From a workspace to keys: sources hashed, dependencies first, each key covering those below it.
 
 mod sources;
+pub mod template;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -253,7 +254,7 @@ fn read(request: &KeyRequest<'_>, component: &Component, asked: bool) -> Result<
     let folder = request.workspace.root.join(&component.path);
     let source = match std::fs::metadata(&folder) {
         Ok(_) => {
-            let Hashed { listing, newest: changed, warnings: told } =
+            let Hashed { listing, newest: changed, warnings: told, .. } =
                 sources::sources(&folder, component, hashing(request)).map_err(about)?;
             (size, newest) = ((listing.lines().len() as u64, listing.bytes()), changed);
             warnings.extend(told.into_iter().map(|text| format!("{}: {text}", component.name)));
@@ -362,5 +363,5 @@ fn unknown(workspace: &Workspace, name: &ComponentName) -> Error {
 }
 
 fn hashing<'a>(request: &KeyRequest<'a>) -> Hashing<'a> {
-    Hashing { own: request.own, known: request.known, cancel: request.cancel }
+    Hashing { own: request.own, known: request.known, cancel: request.cancel, follow: false }
 }

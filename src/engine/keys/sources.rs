@@ -30,6 +30,8 @@ pub(super) struct Hashing<'a> {
     pub(super) own: &'a [PathBuf],
     pub(super) known: &'a StatCache,
     pub(super) cancel: &'a Cancel,
+    /// Whether what a link reaches counts also where it lies in the same folder: it need not be named itself.
+    pub(super) follow: bool,
 }
 
 /// A listing, and what was found out beside it.
@@ -38,6 +40,8 @@ pub(super) struct Hashed {
     /// When the newest file was changed, seconds since 1970.
     pub(super) newest: i64,
     pub(super) warnings: Vec<String>,
+    /// Globs that match nothing.
+    pub(super) unmatched: Vec<String>,
 }
 
 enum Met {
@@ -58,7 +62,7 @@ pub(super) fn sources(folder: &Path, component: &Component, hashing: Hashing<'_>
         enter: None,
         cancel: hashing.cancel,
     };
-    let met = walk(&plan, |visited| meet(folder, visited, hashing.known))?;
+    let met = walk(&plan, |visited| meet(folder, visited, hashing))?;
     Ok(collected(met))
 }
 
@@ -91,7 +95,7 @@ pub(super) fn named(root: &Path, globs: &[String], hashing: Hashing<'_>) -> Resu
             let mut met = Vec::new();
             for name in part {
                 hashing.cancel.check()?;
-                met.extend(meet_named(root, folder.as_fd(), name, hashing.known)?);
+                met.extend(meet_named(root, folder.as_fd(), name, hashing)?);
             }
             Ok(met)
         };
@@ -103,6 +107,7 @@ pub(super) fn named(root: &Path, globs: &[String], hashing: Hashing<'_>) -> Resu
     })?;
     let mut hashed = collected(met.into_iter().flatten().collect());
     hashed.warnings.extend(selected.warnings);
+    hashed.unmatched = selected.unmatched;
     Ok(hashed)
 }
 
@@ -128,7 +133,7 @@ fn collected(met: Vec<Met>) -> Hashed {
             folders[..folders.len().min(3)].join(", ")
         ));
     }
-    Hashed { listing, newest, warnings }
+    Hashed { listing, newest, warnings, unmatched: Vec::new() }
 }
 
 fn is_never(path: &[u8]) -> bool {
@@ -152,7 +157,7 @@ fn plain(path: &Path) -> Vec<u8> {
     parts.collect::<PathBuf>().into_os_string().into_encoded_bytes()
 }
 
-fn meet_named(root: &Path, folder: BorrowedFd<'_>, path: &[u8], known: &StatCache) -> Result<Option<Met>> {
+fn meet_named(root: &Path, folder: BorrowedFd<'_>, path: &[u8], hashing: Hashing<'_>) -> Result<Option<Met>> {
     let stat = rustix::fs::statat(folder, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| unreadable(path, errno))?;
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => NodeKind::File,
@@ -160,22 +165,22 @@ fn meet_named(root: &Path, folder: BorrowedFd<'_>, path: &[u8], known: &StatCach
         FileType::Directory => return Err(changed(path)),
         _ => NodeKind::Special,
     };
-    meet(root, &Visited { path, folder, name: path, kind, stat: &stat }, known)
+    meet(root, &Visited { path, folder, name: path, kind, stat: &stat }, hashing)
 }
 
-fn meet(root: &Path, visited: &Visited<'_>, known: &StatCache) -> Result<Option<Met>> {
+fn meet(root: &Path, visited: &Visited<'_>, hashing: Hashing<'_>) -> Result<Option<Met>> {
     let path = visited.path.to_vec();
     Ok(Some(match visited.kind {
         NodeKind::Dir { .. } => return Ok(None),
         NodeKind::Special => Met::Special(path),
         NodeKind::File => {
-            let (hash, size) = digest(visited, known)?;
+            let (hash, size) = digest(visited, hashing.known)?;
             let kind = if visited.stat.st_mode & 0o100 != 0 { LineKind::Executable } else { LineKind::File };
             Met::Lines(vec![Line { kind, hash, size, path }], visited.stat.st_mtime)
         }
         NodeKind::Symlink => {
             let text = collect::link_text(visited)?;
-            let target = leads_out(&path, &text).then(|| target(root, &path)).transpose()?;
+            let target = (hashing.follow || leads_out(&path, &text)).then(|| target(root, &path)).transpose()?;
             let link = Line { kind: LineKind::Link, hash: Hash::of(&text), size: text.len() as u64, path };
             Met::Lines(std::iter::once(link).chain(target).collect(), i64::MIN)
         }

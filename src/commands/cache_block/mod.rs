@@ -1,0 +1,122 @@
+//! The `cache:` block: entries restored before a step's command, and stored after it when the exact one was missing.
+//!
+//! | when | what |
+//! |---|---|
+//! | `pre-command` | computes every key, looks for the exact entry, then for fallbacks, and restores what it finds |
+//! | `post-command` | stores what was not hit exactly, if `save` and the job's scopes allow it, and keeps the cache within its size |
+//!
+//! The command may change what keys are computed from, so keys and hits travel from one to the other in a variable of the job,
+//! [`state`]. Trouble of cache and remote is a warning unless `soft-fail` is off; a wrong configuration never is.
+
+mod restore;
+mod save;
+mod state;
+
+use std::path::{Path, PathBuf};
+
+pub(super) use self::restore::worse;
+use self::state::State;
+use super::block::Block;
+use crate::cancel::Cancel;
+use crate::config::cache_block::PluginCache;
+use crate::config::entries::{Keeping, keeping_alone};
+use crate::config::job_scopes::job_scopes;
+use crate::config::sizes::parse_size;
+use crate::context::Context;
+use crate::engine::entries::bundle::BundlePath;
+use crate::engine::entries::share::report_line;
+use crate::entry::HomeKind;
+use crate::env::Env;
+use crate::error::{Error, IoContext, Result};
+use crate::remote::Failure;
+use crate::report::Report;
+
+/// How large the cache may become when `MONOFO_CACHE_SIZE` does not say.
+const USUAL_SIZE: u64 = 20 << 30;
+
+/// One run of the block in a hook.
+pub(super) struct CacheBlock<'a> {
+    pub(super) env: &'a Env,
+    pub(super) cancel: &'a Cancel,
+    pub(super) report: &'a Report,
+    /// How failures are told.
+    pub(super) block: Block<'a>,
+    /// The text of the configuration, which tells listings of the plugin apart.
+    pub(super) configuration: String,
+}
+
+/// What both hooks work with.
+struct Place {
+    keeping: Keeping,
+    directory: PathBuf,
+    home: Option<PathBuf>,
+    /// Why nothing is stored, if that is so.
+    stores_nothing: Option<&'static str>,
+    most: u64,
+}
+
+impl CacheBlock<'_> {
+    fn place(&self) -> Result<Place> {
+        let directory = std::env::current_dir().or_fail(|| "cannot tell the current folder")?;
+        let mut keeping = keeping_alone(self.env, &directory)?;
+        let (scopes, stores_nothing) = job_scopes(&keeping, self.env)?;
+        keeping.scopes = scopes;
+        let most = match self.env.text("MONOFO_CACHE_SIZE") {
+            Some(text) => parse_size("MONOFO_CACHE_SIZE", text)?,
+            None => USUAL_SIZE,
+        };
+        Ok(Place { keeping, directory, home: self.env.path("HOME"), stores_nothing, most })
+    }
+
+    fn state_name(&self) -> String {
+        State::variable(&self.configuration)
+    }
+
+    fn context(&self) -> Context {
+        Context { cancel: self.cancel.clone(), ..Context::default() }
+    }
+
+    /// Tells of trouble with one entry. Returns the exit status that it leads to.
+    fn tell(&self, entry: &PluginCache, error: Error) -> u8 {
+        self.block.tell(&error.context(format_args!("{}", entry.id)), entry.soft_fail)
+    }
+
+    /// Tells of a failure of the remote. Returns the exit status that it leads to.
+    fn tell_remote(&self, entry: &PluginCache, failure: &Failure) -> u8 {
+        let line = report_line(failure, HomeKind::Cache);
+        let error = Error::new(crate::error::Class::Unavailable, line);
+        let error = match failure.error.next_step() {
+            Some(hint) => error.hint(hint),
+            None => error,
+        };
+        self.tell(entry, error)
+    }
+}
+
+impl Place {
+    /// The paths of an entry, and where they are. Class `Usage` where `~` is nowhere.
+    fn paths(&self, entry: &PluginCache) -> Result<Vec<BundlePath>> {
+        let path = |written: &String| match written.strip_prefix("~/") {
+            None => Ok(BundlePath {
+                written: written.clone(),
+                place: self.directory.join(written),
+                name: format!("work/{written}"),
+                of_home: false,
+            }),
+            Some(rest) => {
+                let home = self.home.as_deref().filter(|home| home.is_absolute() && *home != Path::new("/"));
+                let home = home.ok_or_else(|| {
+                    Error::usage(format_args!("`{written}` is below `~`, and HOME names no folder"))
+                        .hint("set HOME for the agent, or keep other paths")
+                })?;
+                Ok(BundlePath {
+                    written: written.clone(),
+                    place: home.join(rest),
+                    name: format!("home/{rest}"),
+                    of_home: true,
+                })
+            }
+        };
+        entry.paths.iter().map(path).collect()
+    }
+}

@@ -1,0 +1,222 @@
+//! Before the command: what is there is restored.
+
+use std::io::Read;
+use std::time::{Instant, SystemTime};
+
+use serde_json::json;
+
+use super::state::{Hit, Seen, State};
+use super::{CacheBlock, Place};
+use crate::config::cache_block::PluginCache;
+use crate::context::Context;
+use crate::engine::entries::bundle::{self, Targets};
+use crate::engine::entries::kin::{self, Kin};
+use crate::engine::entries::lookup::{Found, Looked, Tier, look_up};
+use crate::engine::keys::template::{Evaluator, Facts};
+use crate::entry::{Record, StatCache, seconds};
+use crate::error::{Class, Error, Result};
+use crate::hash::Hash;
+use crate::key::{KeyRecord, TemplateKey, text_of};
+use crate::remote::{Remote, Scope};
+use crate::text::{Bytes, Count, Shown, Took};
+
+/// Fallbacks that are tried when the first prove to be no good.
+const MOST_TRIED: usize = 3;
+
+/// An entry that is to be looked for.
+struct Wanted<'a> {
+    entry: &'a PluginCache,
+    inputs: TemplateKey,
+    prefixes: Vec<String>,
+    targets: Targets,
+}
+
+impl CacheBlock<'_> {
+    /// Restores all entries, and hands on what became of them. Returns the exit status; an error is one of the configuration,
+    /// or of what keys are computed from.
+    pub(in crate::commands) fn restore(&self, entries: &[PluginCache]) -> Result<u8> {
+        let place = self.place()?;
+        let wanted = self.wanted(&place, entries)?;
+        self.report.group(format_args!("restoring {}", Count(wanted.len() as u64, "cache entry")));
+        let scopes = &place.keeping.scopes;
+        let read: Vec<&str> = scopes.read.iter().map(Scope::as_str).collect();
+        self.report.detail(format_args!(
+            "the cache is in {}; this job stores for {} and reads {}",
+            Shown::path(place.keeping.cache.root()),
+            scopes.write.as_ref().map_or("nobody", Scope::as_str),
+            read.join(", ")
+        ));
+        let (remote, mut unusable) = place.keeping.remote(None, self.cancel)?;
+        let mut status = 0;
+        let mut state = State::default();
+        for one in &wanted {
+            if let Some(failure) = unusable.take() {
+                status = worse(status, self.tell_remote(one.entry, &failure));
+            }
+            // One that proved dead was told of, and is not asked again.
+            let remote = remote.as_ref().filter(|remote| !remote.is_given_up());
+            let mut own = 0;
+            let hit = match self.look_for(one, &place, remote, &mut own) {
+                Ok(hit) => hit,
+                Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
+                Err(error) => {
+                    own = worse(own, self.tell(one.entry, error));
+                    Hit::Miss
+                }
+            };
+            status = worse(status, own);
+            let inputs = (hit != Hit::Exact).then(|| KeyRecord::Template(one.inputs.clone()));
+            state.0.insert(one.entry.id.to_string(), Seen { hit, inputs });
+        }
+        let told = |one: &Wanted<'_>| {
+            let id = one.entry.id.as_str();
+            json!({ "id": id, "key": one.inputs.text(), "hit": state.0.get(id).map(|seen| seen.hit.word()) })
+        };
+        self.report.section("caches", wanted.iter().map(told).collect());
+        if !state.export(&self.state_name(), entries, self.env)? {
+            self.report.warning("the hook's shell takes no variables: hits are not told, and nothing will be stored");
+        }
+        Ok(status)
+    }
+
+    fn wanted<'e>(&self, place: &Place, entries: &'e [PluginCache]) -> Result<Vec<Wanted<'e>>> {
+        let keeping = &place.keeping;
+        let known = if keeping.cache.exists().unwrap_or(false) {
+            StatCache::load(&keeping.cache)
+        } else {
+            StatCache::default()
+        };
+        let own = [keeping.cache.root().to_owned(), keeping.store.root().to_owned()];
+        let variable = |name: &str| self.env.raw(name);
+        let evaluator = Evaluator::new(Facts {
+            root: &place.directory,
+            branch: self.env.text("BUILDKITE_BRANCH"),
+            default_branch: self.env.text("BUILDKITE_PIPELINE_DEFAULT_BRANCH"),
+            pipeline: self.env.text("BUILDKITE_PIPELINE_SLUG"),
+            variable: &variable,
+            now: seconds(SystemTime::now()),
+            own: &own,
+            known: &known,
+            cancel: self.cancel,
+        });
+        let guards = keeping.guards();
+        let wanted = |entry: &'e PluginCache| {
+            let about = |error: Error| error.context(format_args!("{}", entry.id));
+            let parts = evaluator.evaluate(&entry.key).map_err(about)?;
+            let prefix = |template| Ok(text_of(&evaluator.evaluate(template).map_err(about)?));
+            let targets = Targets::new(&place.paths(entry)?, &guards).map_err(about)?;
+            let inputs = TemplateKey {
+                component: entry.id.clone(),
+                pipeline: self.env.text("BUILDKITE_PIPELINE_SLUG").unwrap_or_default().to_owned(),
+                parts,
+                paths: entry.paths.clone(),
+                salt: self.env.text("MONOFO_CACHE_SALT").unwrap_or_default().to_owned(),
+            };
+            let prefixes = entry.restore_keys.iter().map(prefix).collect::<Result<_>>()?;
+            Ok(Wanted { entry, inputs, prefixes, targets })
+        };
+        let wanted = entries.iter().map(wanted).collect::<Result<_>>()?;
+        known.save();
+        Ok(wanted)
+    }
+
+    fn look_for(&self, one: &Wanted<'_>, place: &Place, remote: Option<&Remote>, status: &mut u8) -> Result<Hit> {
+        let (id, shown) = (&one.entry.id, one.inputs.shown());
+        let cache = &place.keeping.cache;
+        let started = Instant::now();
+        let key = KeyRecord::Template(one.inputs.clone()).key();
+        if let Some(found) = self.look(one, &key, place, remote, status)? {
+            self.report.note(format_args!("{id}: exact hit {shown}, {}", told(&found, started)));
+            return Ok(Hit::Exact);
+        }
+        let remote = remote.filter(|remote| !remote.is_given_up());
+        let mut others = kin::local(cache, &place.keeping.scopes, &one.inputs)?;
+        if let (Some(remote), false) = (remote, one.prefixes.is_empty())
+            && let Err(failure) = kin::add_remote(remote, &one.inputs, &mut others)
+        {
+            *status = worse(*status, self.tell_remote(one.entry, &failure));
+        }
+        others.retain(|kin| kin.key != key);
+        let why = kin::reason(&others, &one.inputs);
+        let fallbacks: Vec<&Kin> = kin::fallbacks(&others, &one.prefixes).take(MOST_TRIED).collect();
+        for kin in fallbacks {
+            let started = Instant::now();
+            if let Some(found) = self.look(one, &kin.key, place, remote, status)? {
+                self.report.note(format_args!("{id}: no entry {shown}: {why}"));
+                self.report.note(format_args!(
+                    "{id}: partial hit {} of {}, {}",
+                    kin.inputs.shown(),
+                    kin.made(),
+                    told(&found, started)
+                ));
+                return Ok(Hit::Partial);
+            }
+        }
+        self.report.note(format_args!("{id}: miss {shown}: {why}"));
+        Ok(Hit::Miss)
+    }
+
+    /// Looks for an entry here and in the remote, and tells what came in between.
+    fn look(
+        &self,
+        one: &Wanted<'_>,
+        key: &Hash,
+        place: &Place,
+        remote: Option<&Remote>,
+        status: &mut u8,
+    ) -> Result<Option<Found>> {
+        let (cache, context) = (&place.keeping.cache, self.context());
+        let restore = into(&one.targets, place, &context);
+        let _watch = self.report.watch(vec![context.progress.clone()]);
+        let Looked { found, damaged, other_scope, failure, unkept } =
+            look_up(cache, remote, &place.keeping.scopes, key, &*restore, &context)?;
+        let id = &one.entry.id;
+        if let Some(error) = damaged {
+            self.report
+                .warning(format_args!("{id}: {}; it was moved to quarantine and counts as a miss", error.chain()));
+        }
+        if other_scope {
+            self.report.detail(format_args!("{id}: an entry of another scope is here, and is not used"));
+        }
+        if let Some(failure) = failure {
+            *status = worse(*status, self.tell_remote(one.entry, &failure));
+        }
+        if let Some(error) = unkept {
+            self.report.softened(&error.context(format_args!("{id}")));
+        }
+        for warning in found.iter().flat_map(|found| &found.warnings) {
+            self.report.warning(format_args!("{id}: {warning}"));
+        }
+        Ok(found)
+    }
+}
+
+/// How an entry's payload becomes files.
+fn into<'a>(
+    targets: &'a Targets,
+    place: &'a Place,
+    context: &'a Context,
+) -> Box<crate::engine::entries::restore::Restore<'a>> {
+    Box::new(move |payload: Box<dyn Read + Send>, record: &Record, whole: &mut dyn FnMut() -> Result<()>| {
+        bundle::restore(payload, &record.output, targets, &place.keeping.cache, whole, context)
+    })
+}
+
+/// The first failure decides, a signal before all others.
+pub(in crate::commands) fn worse(first: u8, then: u8) -> u8 {
+    if first == 0 || then > 128 { then } else { first }
+}
+
+fn told(found: &Found, started: Instant) -> String {
+    let output = &found.record.output;
+    let from = match found.tier {
+        Tier::Local => "from this machine",
+        Tier::Remote => "from the remote",
+    };
+    format!(
+        "{}, {}, {}, {from}",
+        Count(output.files + output.links, "file"),
+        Bytes(output.bytes),
+        Took(started.elapsed())
+    )
+}

@@ -1,0 +1,187 @@
+//! What travels from pre-command to post-command, and what the command learns.
+//!
+//! The pre-command hook's shell makes a private file and names it in `MONOFO_HOOK_EXPORTS`; `NAME=VALUE` of every variable is
+//! written there, each ended by a NUL byte, and the shell exports those whose names begin with `MONOFO_CACHE_`.
+//!
+//! | variable | value |
+//! |---|---|
+//! | `MONOFO_CACHE_<ID>_HIT` | `exact`, `partial` or `miss` |
+//! | `MONOFO_CACHE_HIT` | `exact` if all entries were hit exactly, `miss` if none was hit, else `partial`; of all listings of the plugin |
+//! | `MONOFO_CACHE_STATE_<digits>` | JSON, for the post-command hook: hits, and the records of keys that are to be stored |
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::cache_block::PluginCache;
+use crate::entry::plain;
+use crate::env::Env;
+use crate::error::{Error, IoContext, Result};
+use crate::hash::Hash;
+use crate::key::KeyRecord;
+
+/// What the names of state variables begin with.
+const PREFIX: &str = "MONOFO_CACHE_STATE_";
+
+/// The file that variables are written to.
+const EXPORTS: &str = "MONOFO_HOOK_EXPORTS";
+
+/// More does not fit in one variable on every system.
+const LONGEST: usize = 96 << 10;
+
+/// How an entry was hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hit {
+    Exact,
+    Partial,
+    Miss,
+}
+
+impl Hit {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Hit::Exact => "exact",
+            Hit::Partial => "partial",
+            Hit::Miss => "miss",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Hit> {
+        [Hit::Exact, Hit::Partial, Hit::Miss].into_iter().find(|hit| hit.word() == word)
+    }
+
+    /// Two hits as one.
+    fn and(self, other: Hit) -> Hit {
+        if self == other { self } else { Hit::Partial }
+    }
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) hit: Hit,
+    /// What its key is the digest of; not kept of one that was hit exactly.
+    pub(super) inputs: Option<KeyRecord>,
+}
+
+/// What became of all entries of a listing, by their ids.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct State(pub(super) BTreeMap<String, Seen>);
+
+impl State {
+    /// The variable of a listing of the plugin with this configuration.
+    pub(super) fn variable(configuration: &str) -> String {
+        let digits: String = Hash::of(configuration.as_bytes()).to_string().chars().take(16).collect();
+        format!("{PREFIX}{}", digits.to_uppercase())
+    }
+
+    /// What pre-command left. `None` when it left nothing.
+    pub(super) fn read(env: &Env, variable: &str) -> Result<Option<State>> {
+        let Some(text) = env.text(variable) else { return Ok(None) };
+        let read = serde_json::from_str(text).ok().and_then(|value| State::parse(&value));
+        let wrong = || Error::failed(format_args!("{variable} is not what the pre-command hook left there"));
+        read.map(Some).ok_or_else(|| wrong().hint("leave it alone: it says what to store"))
+    }
+
+    fn parse(value: &Value) -> Option<State> {
+        let seen = |(id, seen): (&String, &Value)| {
+            let inputs = seen.get("inputs").map(KeyRecord::parse).transpose().ok()?;
+            Some((id.clone(), Seen { hit: Hit::parse(seen.get("hit")?.as_str()?)?, inputs }))
+        };
+        value.as_object()?.iter().map(seen).collect::<Option<_>>().map(State)
+    }
+
+    fn value(&self) -> Value {
+        let seen = |(id, seen): (&String, &Seen)| {
+            let mut value = json!({ "hit": seen.hit.word() });
+            if let Some(inputs) = &seen.inputs {
+                value["inputs"] = inputs.value();
+            }
+            (id.clone(), value)
+        };
+        Value::Object(self.0.iter().map(seen).collect::<Map<_, _>>())
+    }
+
+    /// Hands all variables to the hook's shell. False when that gave no file for them.
+    pub(super) fn export(&self, variable: &str, entries: &[PluginCache], env: &Env) -> Result<bool> {
+        let text = self.value().to_string();
+        if text.len() > LONGEST {
+            return Err(Error::usage(
+                "the keys of the `cache` block are too long to be kept until the command has ended",
+            )
+            .hint("put less into them: a checksum of a file instead of a variable's long value"));
+        }
+        let hits = || self.0.values().map(|seen| seen.hit);
+        let Some(mut hit) = hits().next() else { return Ok(true) };
+        hit = hits().fold(hit, Hit::and);
+        let others = env.iter().any(|(name, _)| name.starts_with(PREFIX) && name != variable);
+        if let Some(before) = env.text("MONOFO_CACHE_HIT").filter(|_| others).and_then(Hit::parse) {
+            hit = hit.and(before);
+        }
+        let mut variables = vec![("MONOFO_CACHE_HIT".to_owned(), hit.word().to_owned()), (variable.to_owned(), text)];
+        for entry in entries {
+            if let Some(seen) = self.0.get(entry.id.as_str()) {
+                variables.push((format!("MONOFO_CACHE_{}_HIT", entry.variable()), seen.hit.word().to_owned()));
+            }
+        }
+        let Some(file) = env.path(EXPORTS) else { return Ok(false) };
+        let doing = || format!("cannot write the file that {EXPORTS} names");
+        let mut text = Vec::new();
+        for (name, value) in variables {
+            text.extend_from_slice(format!("{name}={value}\0").as_bytes());
+        }
+        // It is the shell's, and there already.
+        let mut file = plain::options().write(true).open(file).or_fail(doing)?;
+        file.write_all(&text).or_fail(doing)?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{ComponentName, KeyPart, TemplateKey};
+
+    fn state() -> State {
+        let inputs = KeyRecord::Template(TemplateKey {
+            component: ComponentName::new("b").unwrap(),
+            pipeline: "p".into(),
+            parts: vec![KeyPart::Text("x=\"\n'".into())],
+            paths: vec!["b".into()],
+            salt: String::new(),
+        });
+        State(BTreeMap::from([
+            ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None }),
+            ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs) }),
+        ]))
+    }
+
+    #[test]
+    fn what_is_left_is_read_again_and_nothing_else() {
+        let text = state().value().to_string();
+        let read = |text: &str| State::read(&Env::of([("V", text)]), "V");
+        assert_eq!(read(&text).unwrap(), Some(state()));
+        assert_eq!(State::read(&Env::default(), "V").unwrap(), None);
+        for wrong in ["{", "[]", r#"{"a":{"hit":"maybe"}}"#, r#"{"a":{"hit":"miss","inputs":{}}}"#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn listings_have_variables_of_their_own_and_one_hit_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("exports");
+        let (one, other) = (State::variable("a"), State::variable("b"));
+        assert_ne!(one, other);
+        let hit = |before: &str| {
+            std::fs::write(&file, "").unwrap();
+            let env = Env::of([(EXPORTS, file.to_str().unwrap()), (&other, "{}"), ("MONOFO_CACHE_HIT", before)]);
+            let miss = Seen { hit: Hit::Miss, inputs: None };
+            State(BTreeMap::from([("a".to_owned(), miss)])).export(&one, &[], &env).unwrap();
+            let text = std::fs::read_to_string(&file).unwrap();
+            text.split('\0').find_map(|line| line.strip_prefix("MONOFO_CACHE_HIT=").map(str::to_owned)).unwrap()
+        };
+        assert_eq!([hit("exact"), hit("partial"), hit("miss"), hit("")], ["partial", "partial", "miss", "miss"]);
+    }
+}

@@ -1,0 +1,171 @@
+//! Whose entries a job's `cache:` block reads and writes, when `MONOFO_SCOPE` does not say.
+//!
+//! | the job is of | writes | reads |
+//! |---|---|---|
+//! | the default branch, or a tag | `trusted` | `trusted` |
+//! | another branch | `branch/<name>` | that, then `trusted` |
+//! | a pull request | `pr/<number>`; a fork's nothing, unless `MONOFO_SAVE_FROM_FORKS` is set | that, its base branch's, then `trusted` |
+//!
+//! A job controls its own variables: who may write where is for the bucket's policy to say.
+
+use crate::config::entries::Keeping;
+use crate::env::Env;
+use crate::error::Result;
+use crate::hash::Hash;
+use crate::remote::{Scope, Scopes};
+
+const TRUSTED: &str = "trusted";
+
+/// How much of a name stays readable.
+const READABLE: usize = 40;
+
+/// The scopes of the `cache:` block, and why nothing is written, if that is so.
+pub fn job_scopes(keeping: &Keeping, env: &Env) -> Result<(Scopes, Option<&'static str>)> {
+    if env.text("MONOFO_SCOPE").is_some() || env.text("MONOFO_READ_SCOPES").is_some() || !env.in_job() {
+        let none = keeping.scopes.write.is_none().then_some("MONOFO_SCOPE says that this run writes nothing");
+        return Ok((keeping.scopes.clone(), none));
+    }
+    let trusted = Scope::new(TRUSTED)?;
+    let default = env.text("BUILDKITE_PIPELINE_DEFAULT_BRANCH");
+    let of_branch = |name: &str| -> Result<Scope> {
+        if Some(name) == default { Ok(trusted.clone()) } else { Scope::new(&format!("branch/{}", slug(name))) }
+    };
+    // First, since a pull request's branch may have any name.
+    if let Some(number) = pull_request(env) {
+        let own = Scope::new(&format!("pr/{}", slug(number)))?;
+        let mut read = vec![own.clone()];
+        if let Some(base) = env.text("BUILDKITE_PULL_REQUEST_BASE_BRANCH") {
+            read.push(of_branch(base)?);
+        }
+        if !read.contains(&trusted) {
+            read.push(trusted);
+        }
+        if is_fork(env) && !env.switch("MONOFO_SAVE_FROM_FORKS") {
+            let why = "a fork's pull request stores nothing unless MONOFO_SAVE_FROM_FORKS is set";
+            return Ok((Scopes { write: None, read }, Some(why)));
+        }
+        return Ok((Scopes { write: Some(own), read }, None));
+    }
+    let own = match env.text("BUILDKITE_BRANCH") {
+        _ if env.text("BUILDKITE_TAG").is_some() => trusted.clone(),
+        Some(branch) => of_branch(branch)?,
+        // No branch is nobody's in particular.
+        None => Scope::new("branch/-")?,
+    };
+    let mut read = vec![own.clone()];
+    if own != trusted {
+        read.push(trusted);
+    }
+    Ok((Scopes { write: Some(own), read }, None))
+}
+
+/// The number of the pull request that a job is of.
+pub fn pull_request(env: &Env) -> Option<&str> {
+    env.text("BUILDKITE_PULL_REQUEST").filter(|number| *number != "false")
+}
+
+/// Whether a job is of its pipeline's default branch, and of no pull request.
+pub fn is_default_branch(env: &Env) -> bool {
+    let branch = env.text("BUILDKITE_BRANCH");
+    pull_request(env).is_none() && branch.is_some() && branch == env.text("BUILDKITE_PIPELINE_DEFAULT_BRANCH")
+}
+
+/// Whether a pull request comes from another repository than the pipeline's.
+fn is_fork(env: &Env) -> bool {
+    env.text("BUILDKITE_PULL_REQUEST_REPO").is_some_and(|from| Some(from) != env.text("BUILDKITE_REPO"))
+}
+
+/// A name as a part of a scope. Another name has another one: where something had to change, a digest of the name tells it
+/// apart, behind two dots, which no name that stays as it is has.
+fn slug(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    if name.len() <= READABLE
+        && !name.is_empty()
+        && name.chars().all(plain)
+        && !name.contains("..")
+        && name != "."
+        && name != "-"
+    {
+        return name.to_owned();
+    }
+    let readable: String =
+        name.to_ascii_lowercase().chars().map(|c| if plain(c) && c != '.' { c } else { '-' }).take(READABLE).collect();
+    format!("{readable}..{}", Hash::of(name.as_bytes()).short())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::entries::keeping_alone;
+
+    fn scopes(variables: &[(&str, &str)]) -> (String, String) {
+        let usual = [("BUILDKITE_JOB_ID", "1"), ("BUILDKITE_PIPELINE_DEFAULT_BRANCH", "main"), ("BUILDKITE_REPO", "a")];
+        let env = Env::of(usual.into_iter().chain(variables.iter().copied()));
+        let (scopes, why) = job_scopes(&keeping_alone(&env, Path::new("/w")).unwrap(), &env).unwrap();
+        assert_eq!(scopes.write.is_none(), why.is_some());
+        let read: Vec<String> = scopes.read.iter().map(Scope::to_string).collect();
+        (scopes.write.map_or("-".to_owned(), |scope| scope.to_string()), read.join(" "))
+    }
+
+    #[test]
+    fn the_job_decides() {
+        let fork = ("BUILDKITE_PULL_REQUEST_REPO", "b");
+        for (variables, write, read) in [
+            (vec![("BUILDKITE_BRANCH", "main")], "trusted", "trusted"),
+            (vec![("BUILDKITE_BRANCH", "v1"), ("BUILDKITE_TAG", "v1")], "trusted", "trusted"),
+            (
+                vec![("BUILDKITE_BRANCH", "fix"), ("BUILDKITE_PULL_REQUEST", "false")],
+                "branch/fix",
+                "branch/fix trusted",
+            ),
+            (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7")], "pr/7", "pr/7 trusted"),
+            (
+                vec![
+                    ("BUILDKITE_BRANCH", "fix"),
+                    ("BUILDKITE_PULL_REQUEST", "7"),
+                    ("BUILDKITE_PULL_REQUEST_BASE_BRANCH", "next"),
+                ],
+                "pr/7",
+                "pr/7 branch/next trusted",
+            ),
+            (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7"), fork], "-", "pr/7 trusted"),
+            (vec![("BUILDKITE_PULL_REQUEST", "7"), fork, ("MONOFO_SAVE_FROM_FORKS", "1")], "pr/7", "pr/7 trusted"),
+            (vec![("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", "a")], "pr/7", "pr/7 trusted"),
+            (vec![("BUILDKITE_BRANCH", "main"), ("MONOFO_SCOPE", "mine")], "mine", "mine"),
+        ] {
+            assert_eq!(scopes(&variables), (write.to_owned(), read.to_owned()), "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_branches_share_a_scope() {
+        let long = "x".repeat(60);
+        let names = [
+            "feature/x",
+            "Feature/X",
+            "feature-x",
+            "FEATURE-X",
+            "feature..x",
+            "-",
+            ".",
+            "..",
+            "a/../b",
+            "ü",
+            "x",
+            "X",
+            &long,
+            &long[1..],
+            "trusted",
+            &slug("feature/x"),
+        ];
+        let slugs: BTreeSet<String> = names.iter().map(|name| slug(name)).collect();
+        assert_eq!(slugs.len(), names.len(), "{slugs:?}");
+        for name in names {
+            Scope::new(&format!("branch/{}", slug(name))).unwrap();
+        }
+        assert_eq!(slug("fix-1.2_x"), "fix-1.2_x");
+    }
+}

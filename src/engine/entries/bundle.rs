@@ -1,0 +1,310 @@
+//! Several paths in one entry: what the `cache:` block keeps.
+//!
+//! The tree of such an entry has two folders at its top, `work/` for paths relative to the working folder and `home/` for paths
+//! below `~`. Modes and times of files are kept: what compares times, as cargo does, must find them again.
+//!
+//! To restore, every path is made ready beside where it goes, so on its file system, and only once all of them are right they
+//! are put in place: a path of the working folder replaces what is there by a swap, and is swapped back when a later one
+//! fails; what is below `~` is shared by the jobs of a machine, so it is merged, see `merge`.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::merge::{merge, owner_may_write};
+use super::pack::{Artifact, payload, refuse_too_many};
+use super::restore::check;
+use super::target::{BESIDE, Beside, Guards, Target};
+use crate::archive::codec;
+use crate::archive::restore::{Given, Place, restore_apart};
+use crate::archive::source::Root;
+use crate::cancel::Cancel;
+use crate::collect::{Kind, RootOf, leads_out, links_warning, whole_trees};
+use crate::context::Context;
+use crate::entry::{Encoding, Existing, Home, Output, Published, Record, RootKind, Staging, open, publish};
+use crate::error::{Error, IoContext, Result};
+use crate::hash::ListingKind;
+use crate::key::KeyRecord;
+use crate::remote::Scopes;
+use crate::text::Shown;
+
+/// A path of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundlePath {
+    /// As it is configured: `node_modules`, `~/.npm`.
+    pub written: String,
+    /// Where that is.
+    pub place: PathBuf,
+    /// Its name in the tree: `work/node_modules`, `home/.npm`.
+    pub name: String,
+    /// Whether it is below `~`.
+    pub of_home: bool,
+}
+
+/// Looks at the paths of an entry. `None` when nothing is at any of them; a warning for each that is not there. Class
+/// `Refused` when one of `not_in` lies in what would be stored.
+pub fn look(
+    paths: &[BundlePath],
+    name: &str,
+    not_in: &[PathBuf],
+    cancel: &Cancel,
+) -> Result<(Option<Artifact>, Vec<String>)> {
+    let mut warnings = Vec::new();
+    let (mut trees, mut apart) = (Vec::new(), Vec::new());
+    for path in paths {
+        let shown = Shown(path.written.as_bytes());
+        let real = match path.place.canonicalize() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                warnings.push(format!("`{shown}` is not there, and is left out"));
+                continue;
+            }
+            other => other.or_fail(|| format!("cannot read `{shown}`"))?,
+        };
+        let status = fs::metadata(&real).or_fail(|| format!("cannot read `{shown}`"))?;
+        if let Some(own) = not_in.iter().find(|own| own.canonicalize().is_ok_and(|own| own.starts_with(&real))) {
+            return Err(Error::refused(format_args!(
+                "`{shown}` contains `{}`, which is no part of an entry",
+                Shown::path(own)
+            ))
+            .hint("name the folders in it that are worth keeping"));
+        }
+        let prefix = path.name.clone().into_bytes();
+        if status.is_dir() {
+            trees.push((prefix.clone(), real.clone(), RootOf::Folder));
+            apart.push(Root { prefix, folder: real, file: None });
+        } else if status.is_file() {
+            let (folder, file) = (real.parent().unwrap_or(Path::new("/")), real.file_name().unwrap_or_default());
+            apart.push(Root {
+                prefix: prefix.clone(),
+                folder: folder.to_owned(),
+                file: Some(file.as_bytes().to_vec()),
+            });
+            trees.push((prefix, real, RootOf::File));
+        } else {
+            return Err(Error::refused(format_args!("`{shown}` is neither a folder nor a file")));
+        }
+    }
+    if trees.is_empty() {
+        return Ok((None, warnings));
+    }
+    let trees: Vec<_> = trees.iter().map(|(name, root, kind)| (name.as_slice(), root.as_path(), *kind)).collect();
+    // Another job may just restore there.
+    let ours = |name: &[u8]| name.starts_with(BESIDE.as_bytes());
+    let (files, told) = whole_trees(&trees, &ours, cancel)?;
+    warnings.extend(told);
+    refuse_too_many(&files, name)?;
+    let leading_out = files
+        .entries()
+        .iter()
+        .filter(|entry| entry.kind == Kind::Symlink && leads_out(files.name(entry), files.link_text(entry)));
+    let leading_out = leading_out.count() as u64;
+    if leading_out > 0 {
+        warnings.push(links_warning(leading_out));
+    }
+    let artifact = Artifact {
+        built_in: None,
+        root: PathBuf::from("/"),
+        files,
+        kind: RootKind::Dir,
+        name: name.to_owned(),
+        newest: i64::MIN,
+        warnings: Vec::new(),
+        mtimes: true,
+        apart,
+    };
+    Ok((Some(artifact), warnings))
+}
+
+/// What came of storing an entry.
+#[derive(Debug)]
+pub enum Saved {
+    /// It is stored now. Its metadata.
+    New(Box<Record>),
+    /// One of this key is there, and stays: another job was quicker, or it could not be restored.
+    There,
+}
+
+/// Stores an entry, unless one of its key is there that this run reads. One of a scope that it does not read gives way. Blocks.
+pub fn save(
+    cache: &Home,
+    inputs: &KeyRecord,
+    artifact: &Artifact,
+    encoding: Encoding,
+    scopes: &Scopes,
+    context: &Context,
+) -> Result<Saved> {
+    cache.create()?;
+    let there = open(cache, &inputs.key()).unwrap_or(None);
+    let existing = match there {
+        Some(there) if scopes.accepts(&there.record.scope) => return Ok(Saved::There),
+        Some(_) => Existing::Replace,
+        None => Existing::Keep,
+    };
+    let staging = Staging::new(cache)?;
+    context.progress.expect(artifact.bytes());
+    let file = staging.join("payload");
+    let (payload, listing) = payload(artifact, encoding, &file, context)?;
+    let scope = scopes.write.as_ref().map_or(Scopes::LOCAL, |scope| scope.as_str());
+    let mut record = Record::new(inputs.clone(), artifact.output(&listing, listing.digest()), (0, 0), scope);
+    record.payload = Some(payload);
+    match publish(cache, &staging, &record, &file, existing, &context.cancel)? {
+        Published::Same(_) => Ok(Saved::There),
+        Published::New | Published::Replaced(_) => Ok(Saved::New(Box::new(record))),
+    }
+}
+
+/// Where the paths of an entry go.
+#[derive(Debug)]
+pub struct Targets(Vec<(BundlePath, Target)>);
+
+impl Targets {
+    /// Judges all of them. Makes nothing. Class `Refused` for what is never replaced or added to, and for a path that a link
+    /// leads out of the working folder.
+    pub fn new(paths: &[BundlePath], guards: &Guards) -> Result<Self> {
+        let judged = |path: &BundlePath| {
+            let place = match (path.of_home, fs::symlink_metadata(&path.place)) {
+                // A link to where a tool keeps its files is the user's own.
+                (true, Ok(there)) if there.is_symlink() => path.place.canonicalize().unwrap_or(path.place.clone()),
+                _ => path.place.clone(),
+            };
+            let target = if path.of_home { Target::judged(&place, guards) } else { Target::new(&place, guards) };
+            let target = target.map_err(|error| {
+                error.with_hint(format!("`{}` cannot be one of the paths: name others", Shown(path.written.as_bytes())))
+            })?;
+            let inside = guards.workspace.canonicalize().is_ok_and(|root| target.real().starts_with(root));
+            if !path.of_home && !inside {
+                return Err(Error::refused(format_args!(
+                    "a link leads `{}` out of the working folder",
+                    Shown(path.written.as_bytes())
+                )));
+            }
+            Ok((path.clone(), target))
+        };
+        paths.iter().map(judged).collect::<Result<_>>().map(Targets)
+    }
+}
+
+/// One path, made ready.
+struct Ready<'a> {
+    target: &'a Target,
+    of_home: bool,
+    beside: Beside,
+    /// Where it is until it is put in place; nothing when the entry has nothing there.
+    tree: PathBuf,
+    kind: RootKind,
+}
+
+/// Restores an entry. `whole` is asked once all is ready; see [`Restore`](super::restore::Restore).
+pub fn restore(
+    payload: Box<dyn Read + Send>,
+    output: &Output,
+    targets: &Targets,
+    home: &Home,
+    whole: &mut dyn FnMut() -> Result<()>,
+    context: &Context,
+) -> Result<Vec<String>> {
+    context.progress.expect(output.bytes);
+    let mut roots = Vec::new();
+    for (path, target) in &targets.0 {
+        let beside = target.near(path.of_home)?.beside(home)?;
+        let root = beside.path.join("tree");
+        fs::create_dir(&root).or_fail(|| "cannot make a folder beside the target")?;
+        roots.push((path, target, beside, root));
+    }
+    let places: Vec<_> = roots.iter().map(|(path, _, _, root)| Place { prefix: path.name.as_bytes(), root }).collect();
+    let content = codec::decode(payload, context)?;
+    let given = if output.mtimes { Given::Stored } else { return Err(Error::damaged("it has no times of its own")) };
+    let (listing, digest) = restore_apart(content, &places, ListingKind::Dir, given, output.bytes, context)?;
+    check(&listing, &digest, output)?;
+    drop(places);
+    let mut ready = Vec::new();
+    for (path, target, beside, root) in roots {
+        let tree = root.join(&path.name);
+        // What was not there when it was stored is left as it is.
+        let Ok(status) = fs::symlink_metadata(&tree) else { continue };
+        let kind = if status.is_dir() { RootKind::Dir } else { RootKind::File };
+        if !path.of_home {
+            target.check_kind(kind)?;
+        }
+        ready.push(Ready { target, of_home: path.of_home, beside, tree, kind });
+    }
+    whole()?;
+    context.cancel.check()?;
+    // What can be taken back comes first.
+    ready.sort_by_key(|one| (one.of_home, one.kind == RootKind::File));
+    place(ready)
+}
+
+fn place(ready: Vec<Ready<'_>>) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let mut failed = None;
+    let mut done = 0;
+    for one in &ready {
+        match one.place() {
+            Ok(warning) => warnings.extend(warning),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+        done += 1;
+    }
+    let Some(error) = failed else {
+        warnings.extend(ready.into_iter().filter_map(|one| one.beside.finish()));
+        return Ok(warnings);
+    };
+    for one in ready[..done].iter().rev() {
+        one.take_back();
+    }
+    Err(error)
+}
+
+impl Ready<'_> {
+    fn place(&self) -> Result<Option<String>> {
+        if self.of_home {
+            return merge(&self.tree, self.target.real()).map(|()| None);
+        }
+        if self.kind == RootKind::File {
+            return self.target.swap(&self.tree, self.kind, &self.beside);
+        }
+        // A folder that its owner may not write to cannot be moved by them.
+        let mode = owner_may_write(&self.tree)?;
+        let is_dir = fs::symlink_metadata(self.target.real()).is_ok_and(|there| there.is_dir());
+        let old = if is_dir { owner_may_write(self.target.real())? } else { None };
+        let swapped = self.target.swap(&self.tree, self.kind, &self.beside);
+        // Of the new one, or of the old one that stays.
+        if let Some(mode) = if swapped.is_ok() { mode } else { old } {
+            fs::set_permissions(self.target.real(), fs::Permissions::from_mode(mode))
+                .or_fail(|| format!("cannot set the mode of `{}`", Shown::path(self.target.path())))?;
+        }
+        swapped
+    }
+
+    /// Brings back what was there, where that is still to be had. A file that was replaced is gone, and so is nothing else.
+    fn take_back(&self) {
+        if self.of_home || self.kind == RootKind::File {
+            return;
+        }
+        let undone = if fs::symlink_metadata(&self.tree).is_ok() {
+            self.target.swap(&self.tree, self.kind, &self.beside).map(drop)
+        } else {
+            fs::rename(self.target.real(), &self.tree).or_fail(|| "cannot take a folder back")
+        };
+        if let Err(error) = undone {
+            tracing::warn!("`{}` stays replaced: {}", Shown::path(self.target.path()), error.chain());
+        }
+    }
+}
+
+impl Target {
+    /// A target beside which things for this one are made ready. A folder that is added to may be a mount: then that is in
+    /// it, since nothing can be moved there from outside.
+    fn near(&self, added_to: bool) -> Result<Target> {
+        let device = |path: &Path| fs::metadata(path).map(|status| status.dev()).ok();
+        let real = self.real();
+        let is_mount = added_to && device(real).is_some() && device(real) != real.parent().and_then(device);
+        if is_mount { Target::judged(&real.join("ready"), &Guards::default()) } else { self.again() }
+    }
+}

@@ -1,0 +1,456 @@
+//! The `cache:` block through the binary's hooks: a job is its pre-command hook, what the test does, and its post-command hook.
+
+mod sharing;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::entries::{entries, payload};
+use crate::harness::{Ran, Run, Sandbox, set, walk};
+
+const HEAD: [(&str, &str); 5] = [
+    ("BUILDKITE_JOB_ID", "1"),
+    ("BUILDKITE_BRANCH", "main"),
+    ("BUILDKITE_PIPELINE_DEFAULT_BRANCH", "main"),
+    ("BUILDKITE_PIPELINE_SLUG", "web"),
+    ("MONOFO_ARTIFACTS", "/nonexistent"),
+];
+
+/// Jobs of one machine, in one folder.
+struct Machine {
+    sandbox: Sandbox,
+    variables: Vec<(String, String)>,
+}
+
+/// What a job was told.
+struct Job {
+    exports: BTreeMap<String, String>,
+    before: Ran,
+    configuration: Value,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Machine { sandbox: Sandbox::new(), variables: Vec::new() }
+    }
+
+    fn with(variables: &[(&str, &str)]) -> Self {
+        let mut machine = Machine::new();
+        machine.set(variables);
+        machine
+    }
+
+    fn set(&mut self, variables: &[(&str, &str)]) {
+        for (name, value) in variables {
+            self.variables.retain(|(known, _)| known != name);
+            self.variables.push(((*name).to_owned(), (*value).to_owned()));
+        }
+    }
+
+    fn hook(&self, phase: &str, configuration: &Value) -> Run<'_> {
+        let run =
+            self.sandbox.monofo(["hook", phase]).env("BUILDKITE_PLUGIN_CONFIGURATION", &configuration.to_string());
+        let run = HEAD.iter().fold(run, |run, (name, value)| run.env(name, value));
+        self.variables.iter().fold(run, |run, (name, value)| run.env(name, value))
+    }
+
+    #[track_caller]
+    fn pre(&self, cache: &Value, status: i32) -> Job {
+        let file = self.sandbox.path("exports");
+        fs::write(&file, "").unwrap();
+        let configuration = json!({ "cache": cache });
+        let before =
+            self.hook("pre-command", &configuration).env("MONOFO_HOOK_EXPORTS", file.to_str().unwrap()).exits(status);
+        let text = fs::read_to_string(file).unwrap();
+        let exports = text.split_terminator('\0').map(|line| line.split_once('=').unwrap());
+        let exports = exports.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Job { exports, before, configuration }
+    }
+
+    #[track_caller]
+    fn post(&self, job: &Job, command: i32, status: i32) -> Ran {
+        let run =
+            self.hook("post-command", &job.configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", &command.to_string());
+        job.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(status)
+    }
+
+    /// A whole job; `command` is what it does in between. Returns how the cache was hit, and both logs.
+    #[track_caller]
+    fn job(&self, cache: &Value, command: impl FnOnce(&Sandbox)) -> (String, String) {
+        let job = self.pre(cache, 0);
+        command(&self.sandbox);
+        let after = self.post(&job, 0, 0);
+        (job.exports["MONOFO_CACHE_HIT"].clone(), format!("{}{}", job.before.stderr, after.stderr))
+    }
+
+    fn home(&self) -> PathBuf {
+        self.sandbox.path("home/.cache/monofo/keyed")
+    }
+
+    fn entries(&self) -> usize {
+        entries(&self.home()).len()
+    }
+
+    fn forget(&self) {
+        fs::remove_dir_all(self.home()).unwrap();
+    }
+
+    fn clean(&self) {
+        fs::remove_dir_all(self.sandbox.work("")).unwrap();
+        fs::create_dir(self.sandbox.work("")).unwrap();
+    }
+}
+
+fn nothing(_: &Sandbox) {}
+
+fn deps() -> Value {
+    json!({ "key": "deps-{{ checksum \"lock\" }}", "restore-keys": "deps-", "paths": "deps" })
+}
+
+fn install(sandbox: &Sandbox) {
+    let lock = fs::read_to_string(sandbox.work("lock")).unwrap();
+    sandbox.write("deps/made", format!("of {lock}"));
+}
+
+#[test]
+fn links_modes_and_times_come_back_as_they_were() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["out", "file.txt", "deep/er/out2"] });
+    machine.job(&cache, |sandbox| {
+        for (path, mode) in
+            [("out/run", 0o755), ("out/private", 0o600), ("out/d/odd", 0o461), ("deep/er/out2/x", 0o644)]
+        {
+            sandbox.write(path, path);
+            set(&sandbox.work(path), Some(mode), 1_234_567_890);
+        }
+        sandbox.write("file.txt", "file");
+        set(&sandbox.work("file.txt"), Some(0o640), 1_000_000_001);
+        fs::create_dir(sandbox.work("out/hollow")).unwrap();
+        symlink("../run", sandbox.work("out/d/link")).unwrap();
+        symlink("/nowhere", sandbox.work("out/broken")).unwrap();
+        set(&sandbox.work("out/d"), Some(0o511), 1_111_111_111);
+        set(&sandbox.work("out/hollow"), Some(0o1777), 1_111_111_112);
+        set(&sandbox.work("out"), Some(0o750), 1_111_111_113);
+    });
+    let before = walk(&machine.sandbox.work(""));
+    set(&machine.sandbox.work("out/d"), Some(0o711), 1_111_111_111);
+    machine.clean();
+    machine.sandbox.write("out/stale", "an exact hit replaces what is there");
+    machine.sandbox.write("deep/er/beside", "and nothing else");
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "exact" && !log.contains("warning"), "{log}");
+    fs::remove_file(machine.sandbox.work("deep/er/beside")).unwrap();
+    let mut after = walk(&machine.sandbox.work(""));
+    let mut before = before;
+    for (path, node) in &mut before {
+        // Folders above the paths are not the entry's; the sticky bit is kept by nothing here; links have times of their own.
+        if path == b"deep" || path == b"deep/er" || node.kind == 'l' {
+            let restored = after.get_mut(path).unwrap();
+            (node.mtime, node.mtime_nanos) = (restored.mtime, restored.mtime_nanos);
+        }
+        (node.mode, node.mtime_nanos) = (node.mode & 0o777, 0);
+    }
+    after.values_mut().for_each(|node| node.mtime_nanos = 0);
+    crate::harness::assert_same(&before, &after, "the restored paths");
+}
+
+#[test]
+fn folders_that_nobody_may_write_to_come_back_too() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["mod", "~/go/mod"] });
+    let make = |sandbox: &Sandbox| {
+        for root in [sandbox.work("mod"), sandbox.path("home/go/mod")] {
+            fs::create_dir_all(root.join("m/v")).unwrap();
+            fs::write(root.join("m/v/f"), "x").unwrap();
+            for folder in ["m/v", "m", ""] {
+                set(&root.join(folder), Some(0o555), 1_000_000_000);
+            }
+        }
+    };
+    machine.job(&cache, make);
+    let modes = || {
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        ["", "m", "m/v"].map(|path| {
+            (mode(machine.sandbox.work("mod").join(path)), mode(machine.sandbox.path("home/go/mod").join(path)))
+        })
+    };
+    for _ in 0..2 {
+        // Once over what is there, once where nothing is.
+        assert_eq!(machine.job(&cache, nothing).0, "exact");
+        assert_eq!(modes(), [(0o555, 0o555); 3]);
+        for root in [machine.sandbox.work("mod"), machine.sandbox.path("home/go")] {
+            assert!(std::process::Command::new("chmod").args(["-R", "u+w"]).arg(&root).status().unwrap().success());
+            fs::remove_dir_all(root).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_below_home_is_merged_and_what_is_in_the_checkout_replaced() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "~/.npm"] });
+    let home = |path: &str| machine.sandbox.path("home/.npm").join(path);
+    machine.job(&cache, |sandbox| {
+        sandbox.write("deps/a", "cached");
+        sandbox.write("../home/.npm/x/a", "cached");
+        sandbox.write("../home/.npm/b", "cached");
+    });
+    machine.clean();
+    machine.sandbox.write("deps/stale", "");
+    fs::remove_file(home("x/a")).unwrap();
+    fs::write(home("b"), "changed").unwrap();
+    fs::write(home("x/other-job"), "kept").unwrap();
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    machine.sandbox.assert_paths("work", &["deps", "deps/a"]);
+    for (path, content) in [("x/a", "cached"), ("b", "cached"), ("x/other-job", "kept")] {
+        assert_eq!(fs::read_to_string(home(path)).unwrap(), content, "{path}");
+    }
+    machine.sandbox.assert_paths("home/.npm", &["b", "x", "x/a", "x/other-job"]);
+}
+
+#[test]
+fn when_one_path_cannot_be_placed_the_others_stay_as_they_were() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["a", "b", "~/.tool"] });
+    machine.job(&cache, |sandbox| {
+        sandbox.write("a/f", "cached");
+        sandbox.write("b/f", "cached");
+        sandbox.write("../home/.tool/f", "cached");
+    });
+    machine.clean();
+    machine.sandbox.write("a/f", "old");
+    // A file in place of a folder, which is not replaced.
+    fs::remove_dir_all(machine.sandbox.path("home/.tool")).unwrap();
+    fs::write(machine.sandbox.path("home/.tool"), "a file").unwrap();
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "miss" && log.contains("warning: a: ") && log.contains(".tool"), "{log}");
+    assert_eq!(fs::read_to_string(machine.sandbox.work("a/f")).unwrap(), "old");
+    machine.sandbox.assert_paths("work", &["a", "a/f"]);
+    let strict = json!({ "key": "a", "paths": ["a", "b", "~/.tool"], "soft-fail": false });
+    machine.pre(&strict, 6);
+}
+
+#[test]
+fn other_paths_pipelines_salts_and_ids_never_meet() {
+    let mut machine = Machine::new();
+    let cache = json!({ "key": "k", "restore-keys": "k", "paths": "deps" });
+    assert_eq!(machine.job(&cache, |sandbox| sandbox.write("deps/a", "x")).0, "miss");
+    machine.sandbox.write("other/a", "");
+    for other in [
+        json!({ "key": "k", "restore-keys": "k", "paths": ["deps", "other"], "save": "never" }),
+        json!({ "key": "k", "restore-keys": "k", "paths": "deps", "id": "x", "save": "never" }),
+    ] {
+        assert_eq!(machine.job(&other, nothing).0, "miss", "{other}");
+    }
+    for (name, value) in [("BUILDKITE_PIPELINE_SLUG", "api"), ("MONOFO_CACHE_SALT", "2")] {
+        machine.set(&[(name, value)]);
+        let never = json!({ "key": "k", "restore-keys": "k", "paths": "deps", "save": "never" });
+        assert_eq!(machine.job(&never, nothing).0, "miss", "{name}");
+        machine.variables.clear();
+    }
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+}
+
+#[test]
+fn checksums_cover_names_modes_contents_and_what_links_reach() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "{{ checksum \"in\" \"!in/skip\" \"*.lock\" }}", "paths": "deps", "save": "always" });
+    machine.sandbox.write("in/a", "1");
+    machine.sandbox.write("deps/x", "");
+    machine.sandbox.write("hidden/target", "1");
+    symlink("../hidden/target", machine.sandbox.work("in/link")).unwrap();
+    machine.sandbox.write("x.lock", "1");
+    assert_eq!(machine.job(&cache, nothing).0, "miss");
+    machine.sandbox.write("in/skip", "1");
+    set(&machine.sandbox.work("in/a"), Some(0o600), 5);
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    let changes: [fn(&Sandbox); 5] = [
+        |sandbox| sandbox.write("in/a", "2"),
+        |sandbox| set(&sandbox.work("in/a"), Some(0o755), 5),
+        |sandbox| fs::rename(sandbox.work("in/a"), sandbox.work("in/b")).unwrap(),
+        |sandbox| sandbox.write("hidden/target", "2"),
+        |sandbox| sandbox.write("y.lock", "1"),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        change(&machine.sandbox);
+        assert_eq!(machine.job(&cache, nothing).0, "miss", "change {number}");
+    }
+}
+
+#[test]
+fn a_checksum_of_nothing_is_an_error_unless_it_is_optional() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "{{ checksum \"a\" \"b/**\" }}", "paths": "deps" });
+    machine.sandbox.write("a", "");
+    machine.pre(&cache, 2).before.says("`b/**` matches no file").says("write `optional` behind it");
+    let cache =
+        json!({ "key": "k-{{ checksum \"a\" \"b/**\" optional }}-{{ checksum \"c\" optional }}", "paths": "deps" });
+    machine.sandbox.write("deps/a", "");
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "miss" && log.contains("-none, 1 file"), "{log}");
+}
+
+#[test]
+fn what_is_not_there_is_left_out_and_nothing_is_no_entry() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "absent"] });
+    let (_, log) = machine.job(&cache, nothing);
+    assert!(log.contains("warning: absent: nothing is stored") || log.contains("deps: nothing is stored"), "{log}");
+    assert_eq!(machine.entries(), 0);
+    let (_, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", ""));
+    assert!(log.contains("`absent` is not there, and is left out") && log.contains("stored a"), "{log}");
+    machine.clean();
+    machine.sandbox.write("absent/kept", "");
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    machine.sandbox.assert_paths("work", &["absent", "absent/kept", "deps", "deps/a"]);
+}
+
+#[test]
+fn places_that_are_never_replaced_fail_the_job_before_the_command() {
+    let machine = Machine::new();
+    fs::create_dir_all(machine.sandbox.work("repo/.git")).unwrap();
+    fs::create_dir_all(machine.sandbox.path("outside")).unwrap();
+    symlink("../outside", machine.sandbox.work("link")).unwrap();
+    for (path, says) in [
+        (".git/x", "git repository's own folder"),
+        ("repo", "holds a git repository"),
+        ("link/x", "out of the working folder"),
+        ("~/.cache", "holds the cache or the store"),
+        ("~/.cache/monofo/keyed/x", "lies in the cache or the store"),
+    ] {
+        let ran = machine.pre(&json!({ "key": "a", "paths": path }), 6).before;
+        assert!(ran.stderr.contains(says), "{path}: {}", ran.stderr);
+    }
+    assert_eq!(fs::read_dir(machine.sandbox.path("outside")).unwrap().count(), 0);
+}
+
+/// What a hostile entry may do: nothing outside the paths that the job configured.
+#[test]
+fn an_entry_with_paths_of_its_own_is_damaged() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": "deps" });
+    machine.job(&cache, |sandbox| sandbox.write("deps/a", ""));
+    // The archive of another entry, under this one's name, with metadata that fit it.
+    let other = Machine::new();
+    other.job(&json!({ "key": "a", "paths": ["deps", "evil"] }), |sandbox| {
+        sandbox.write("deps/a", "");
+        sandbox.write("evil/a", "");
+    });
+    let (mine, theirs) =
+        (entries(&machine.home()).into_values().next().unwrap(), entries(&other.home()).into_values().next().unwrap());
+    let read = |path: &PathBuf| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
+    let (mut forged, from) = (read(&mine), read(&theirs));
+    let place = payload(&mine);
+    fs::copy(payload(&theirs), place.with_file_name(from["payload"]["file"].as_str().unwrap())).unwrap();
+    fs::remove_file(place).unwrap();
+    (forged["output"], forged["payload"]) = (from["output"].clone(), from["payload"].clone());
+    forged["output"]["name"] = json!("deps");
+    set(&mine, Some(0o644), 0);
+    fs::write(&mine, format!("{forged:#}\n")).unwrap();
+    machine.clean();
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "miss" && log.contains("lies at none of the entry's paths"), "{log}");
+    machine.sandbox.assert_paths("work", &[]);
+}
+
+#[test]
+fn an_exact_hit_touches_nothing_afterwards() {
+    let machine = Machine::new();
+    machine.sandbox.write("lock", "1");
+    machine.job(&deps(), install);
+    let job = machine.pre(&deps(), 0);
+    let away = machine.sandbox.path("away");
+    fs::rename(machine.home(), &away).unwrap();
+    fs::write(machine.home(), "no folder: whoever opens the cache now fails").unwrap();
+    let after = machine.post(&job, 0, 0);
+    assert_eq!((after.stderr.as_str(), after.stdout.as_str()), ("", ""));
+}
+
+#[test]
+fn without_keys_from_before_nothing_is_stored_and_that_is_said() {
+    let machine = Machine::new();
+    machine.sandbox.write("lock", "1");
+    let mut job = machine.pre(&deps(), 0);
+    install(&machine.sandbox);
+    let state = job.exports.keys().find(|name| name.starts_with("MONOFO_CACHE_STATE_")).unwrap().clone();
+    let of_another = job.exports[&state].replace("\"pipeline\":\"web\"", "\"pipeline\":\"api\"");
+    job.exports.insert(state.clone(), of_another);
+    machine.post(&job, 0, 0).says("is another entry's");
+    job.exports.insert(state.clone(), "{".into());
+    machine.post(&job, 0, 0).says("is not what the pre-command hook left there");
+    job.exports.remove(&state);
+    machine.post(&job, 0, 0).says("left no keys");
+    assert_eq!(machine.entries(), 0);
+    let configuration = json!({ "cache": deps() });
+    machine.hook("pre-command", &configuration).exits(0).says("the hook's shell takes no variables");
+}
+
+#[test]
+fn jobs_of_one_machine_may_restore_below_home_at_once() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": "~/.tool", "soft-fail": false });
+    machine.job(&cache, |sandbox| {
+        for number in 0..300 {
+            sandbox.write(format!("../home/.tool/{}/{}/f{number}", number % 7, number % 3), number.to_string());
+        }
+    });
+    let before = walk(&machine.sandbox.path("home/.tool"));
+    for emptied in [true, false] {
+        if emptied {
+            fs::remove_dir_all(machine.sandbox.path("home/.tool")).unwrap();
+        }
+        let configuration = json!({ "cache": cache });
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| machine.hook("pre-command", &configuration).exits(0).says("exact hit"));
+            }
+        });
+        let mut after = walk(&machine.sandbox.path("home/.tool"));
+        // Folders that were merged into have the time of that.
+        for (path, node) in &mut after {
+            if node.kind == 'd' {
+                (node.mtime, node.mtime_nanos) = (before[path].mtime, before[path].mtime_nanos);
+            } else {
+                node.mtime_nanos = before[path].mtime_nanos;
+            }
+        }
+        crate::harness::assert_same(&before, &after, "what is below home");
+    }
+}
+
+#[test]
+fn entries_are_restored_before_artifacts_come_and_stored_after_they_went() {
+    let mut machine = Machine::new();
+    let artifacts = format!("file://{}", machine.sandbox.path("artifacts").display());
+    machine.set(&[("MONOFO_ARTIFACTS", &artifacts)]);
+    let configuration = json!({ "cache": { "key": "a", "paths": "deps" }, "upload": { "more.tar": "deps/more" } });
+    let file = machine.sandbox.path("exports");
+    fs::write(&file, "").unwrap();
+    let pre = |configuration: &Value, status| {
+        let run = machine.hook("pre-command", configuration);
+        run.env("MONOFO_HOOK_EXPORTS", machine.sandbox.path("exports").to_str().unwrap()).exits(status)
+    };
+    pre(&configuration, 0);
+    machine.sandbox.write("deps/more", "of the artifact");
+    machine.sandbox.write("deps/kept", "of the cache");
+    let text = fs::read_to_string(&file).unwrap();
+    let run = machine.hook("post-command", &configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", "0");
+    let run = text.split_terminator('\0').fold(run, |run, line| {
+        let (name, value) = line.split_once('=').unwrap();
+        run.env(name, value)
+    });
+    let log = run.exits(0).stderr;
+    assert!(log.find("uploading 1 artifact").unwrap() < log.find("storing 1 cache entry").unwrap(), "{log}");
+    machine.clean();
+    let configuration = json!({ "cache": { "key": "a", "paths": "deps" }, "download": "more.tar" });
+    let log = pre(&configuration, 0).stderr;
+    assert!(log.find("restoring 1 cache entry").unwrap() < log.find("downloading 1 artifact").unwrap(), "{log}");
+    machine.sandbox.assert_paths("work", &["deps", "deps/kept", "deps/more"]);
+    // What is wrong with an artifact is the hook's status, and with the cache nothing is.
+    machine.clean();
+    pre(&json!({ "cache": { "key": "a", "paths": "deps" }, "download": "none.tar" }), 3).says("exact hit");
+}
