@@ -1,5 +1,6 @@
 //! The command line: clap types and help text, nothing else.
 
+pub mod apply;
 pub mod entries;
 
 use std::ffi::OsString;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use self::apply::{APPLY_EXAMPLES, Apply, LOCK_EXAMPLES, Lock};
 use self::entries::{CacheCommand, GC_EXAMPLES, GcArgs, StoreCommand};
 
 /// Move tens of thousands of files between Buildkite steps as one artifact
@@ -66,6 +68,12 @@ pub enum Command {
     /// Remove what nobody needs any more
     #[command(subcommand)]
     Gc(GcCommand),
+    /// Bring all components of the workspace up to date: from the cache, else by building them
+    #[command(after_long_help = APPLY_EXAMPLES)]
+    Apply(Apply),
+    /// Write down versions, commits and sources of all components, for apply --locked
+    #[command(after_long_help = LOCK_EXAMPLES)]
+    Lock(Lock),
     /// Run one of the plugin's hooks (called by hooks/*)
     Hook {
         /// Which hook
@@ -82,10 +90,10 @@ pub enum Command {
 }
 
 impl Command {
-    /// How long it may take to clean up once it was told to stop, before the process ends regardless. `try` first has
-    /// to wait for the command that it runs, which has a grace period of its own.
+    /// How long it may take to clean up once it was told to stop, before the process ends regardless. `try` and `apply`
+    /// first have to wait for the commands that they run, which have a grace period of their own.
     pub fn grace(&self) -> Duration {
-        Duration::from_secs(if matches!(self, Command::Try(_)) { 20 } else { 5 })
+        Duration::from_secs(if matches!(self, Command::Try(_) | Command::Apply(_)) { 20 } else { 5 })
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | what they do |
 //! |---|---|---|
-//! | ground | [`error`], [`mod@env`], [`text`], [`cancel`], [`context`], [`pipe`], [`artifact`], [`location`], `lanes` | classes of failure, the environment, words for people, stopping and counting, names, places, digests of several messages at once |
+//! | ground | [`error`], [`mod@env`], [`text`], [`cancel`], [`context`], [`group`], [`pipe`], [`artifact`], [`location`], `lanes` | classes of failure, the environment, words for people, stopping and counting, processes, names, places, digests of several messages at once |
 //! | formats | [`collect`], [`chunk`], [`archive`], [`hash`], [`key`] | patterns and lists to a file set; a stream to chunks; file set to archive bytes and back; digests and listings; cache keys |
 //! | transport | [`transport`] | bytes under a name: agent, folder, S3, GCS |
 //! | stores | [`chunk_store`], [`entry`], [`remote`] | chunks under their ids: folder, S3, GCS, HTTP; in order, with a cache. Entries of cache and store, here and shared |
@@ -26,6 +26,7 @@ pub mod engine;
 pub mod entry;
 pub mod env;
 pub mod error;
+pub mod group;
 pub mod hash;
 pub mod key;
 mod lanes;

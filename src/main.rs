@@ -10,6 +10,7 @@ use monofo::cli::Cli;
 use monofo::commands;
 use monofo::env::Env;
 use monofo::error::Class;
+use monofo::group;
 use monofo::text::Shown;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -43,7 +44,7 @@ fn usage(wrong: &clap::Error) -> ExitCode {
         let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
         let mut words = arguments.iter().filter(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
         let of_entries = match words.next().and_then(|word| word.to_str()) {
-            Some("cache" | "store") => true,
+            Some("cache" | "store" | "apply" | "lock") => true,
             Some("gc") => words.next().is_none_or(|word| word != "chunks"),
             _ => false,
         };
@@ -111,6 +112,7 @@ fn stop_on_signal(cancel: &Cancel, grace: Duration, statuses: [(i32, i32); 2]) {
 
 #[allow(clippy::exit, clippy::print_stderr, reason = "the one place that ends the process without unwinding")]
 fn end_now(status: i32, why: &str) {
+    group::end_all();
     commands::try_pipeline::emergency();
     eprintln!("error: interrupted: {why}; what was under way was not published");
     std::process::exit(status);

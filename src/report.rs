@@ -17,7 +17,7 @@ mod line;
 mod summary;
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -337,6 +337,48 @@ impl Report {
         }
     }
 
+    /// Draws a line that says how far the work is while the result lives; only on a terminal and from the second second on.
+    pub fn watch_line(&self, words: impl Fn() -> String + Send + 'static) -> Watch {
+        match (self.mode.style, self.mode.verbosity) {
+            (Style::Terminal, Verbosity::Normal | Verbosity::Verbose) => Watch::line(Arc::clone(&self.shared), words),
+            _ => Watch::none(),
+        }
+    }
+
+    /// A line that heads those after it; in a job a log group, open or closed.
+    pub fn heading(&self, open: bool, text: impl Display) {
+        if open || self.mode.verbosity > Verbosity::Quiet {
+            self.print(&self.headed(open, text));
+        }
+    }
+
+    /// What another program said, under a heading, in one piece and as it is. Those who asked for quiet see it only when it is
+    /// to be open.
+    pub fn passage(&self, open: bool, heading: impl Display, said: &mut dyn Read) {
+        if !open && self.mode.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let heading = self.headed(open, heading);
+        self.write(&mut |stderr| {
+            writeln!(stderr, "{heading}")?;
+            let (mut block, mut last) = (vec![0; 64 << 10], b'\n');
+            while let count @ 1.. = said.read(&mut block)? {
+                stderr.write_all(&block[..count])?;
+                last = block[count - 1];
+            }
+            if last == b'\n' { Ok(()) } else { writeln!(stderr) }
+        });
+    }
+
+    fn headed(&self, open: bool, text: impl Display) -> String {
+        let text = clean(&text.to_string());
+        match (self.mode.style, open) {
+            (Style::Job, true) => format!("+++ {text}"),
+            (Style::Job, false) => format!("--- {text}"),
+            _ => text,
+        }
+    }
+
     fn warning_line(&self, text: &str, loud: bool) {
         match loud {
             true => self.trouble("warning", text, None),
@@ -356,10 +398,14 @@ impl Report {
     }
 
     fn print(&self, text: &str) {
-        let write = || {
+        self.write(&mut |stderr| writeln!(stderr, "{text}"));
+    }
+
+    fn write(&self, writing: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>) {
+        let mut write = || {
             let mut state = self.state();
             // Whoever closed our stderr does not want to hear about it.
-            let _ = writeln!(state.stderr, "{text}");
+            let _ = writing(&mut state.stderr);
             let _ = state.stderr.flush();
         };
         match &*lock(&self.shared.bar) {

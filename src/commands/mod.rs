@@ -1,5 +1,6 @@
 //! One module per verb: build the request, run the engine, report.
 
+mod apply;
 mod archive;
 mod artifact;
 mod block;
@@ -11,6 +12,7 @@ mod grace;
 pub mod hook;
 mod index;
 mod input;
+mod lock;
 mod store;
 mod table;
 mod traces;
@@ -49,6 +51,8 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
         Command::Cache(cache) => commands.cache(&cache),
         Command::Store(store) => commands.store(&store),
         Command::Gc(gc) => commands.gc(&gc),
+        Command::Apply(apply) => commands.apply(&apply),
+        Command::Lock(lock) => commands.lock(&lock),
         Command::Hook { phase } => {
             let phase = match phase {
                 HookPhase::PreCommand => hook::Phase::PreCommand,

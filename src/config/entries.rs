@@ -12,19 +12,23 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::config::chunks::user_cache;
 use crate::config::workspace;
 use crate::engine::entries::target::Guards;
-use crate::engine::keys::{Computed, KeyRequest, compute};
+use crate::engine::keys::{Computed, KeyRequest, Keys, Pinned, compute, compute_all};
 use crate::entry::{Encoding, Home, HomeKind, StatCache};
 use crate::env::Env;
 use crate::error::{Class, Error, Result};
 use crate::key::{ComponentName, Workspace};
 use crate::location::Location;
-use crate::remote::{Failure, Remote, Scopes, Trouble};
+use crate::remote::{Failure, Limits, Remote, Scopes, Trouble};
 use crate::text::Shown;
+
+/// When a long run looks first whether a remote that it gave up is back.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
 
 /// Cache, store and workspace of a command.
 pub struct Keeping {
@@ -50,7 +54,7 @@ pub fn keeping(env: &Env, directory: &Path) -> Result<Keeping> {
 
 /// The same in a folder by itself, whatever manifest there is around it.
 pub fn keeping_alone(env: &Env, directory: &Path) -> Result<Keeping> {
-    let workspace = Workspace { root: directory.to_owned(), manifests: None, components: BTreeMap::new() };
+    let workspace = workspace::without_manifest(directory.to_owned());
     keeping_in(workspace, env, directory)
 }
 
@@ -91,12 +95,26 @@ impl Keeping {
     /// The remote that a flag names, else the environment's, if there is one. One that cannot be opened, for want of
     /// credentials perhaps, is a failure like any other of a remote: what is here is used without it.
     pub fn remote(&self, flag: Option<&OsStr>, cancel: &Cancel) -> Result<(Option<Remote>, Option<Failure>)> {
+        self.remote_within(flag, Limits::default(), cancel)
+    }
+
+    /// The same for a long run, which looks now and then whether a remote that it gave up is back.
+    pub fn remote_for_long(&self, flag: Option<&OsStr>, cancel: &Cancel) -> Result<(Option<Remote>, Option<Failure>)> {
+        self.remote_within(flag, Limits { probe: Some(FIRST_LOOK), ..Limits::default() }, cancel)
+    }
+
+    fn remote_within(
+        &self,
+        flag: Option<&OsStr>,
+        limits: Limits,
+        cancel: &Cancel,
+    ) -> Result<(Option<Remote>, Option<Failure>)> {
         let text = flag.map(OsStr::to_owned).or_else(|| Some(self.env.path("MONOFO_REMOTE")?.into_os_string()));
         let Some(text) = text else { return Ok((None, None)) };
         let named = if flag.is_some() { "--remote" } else { "MONOFO_REMOTE" };
         let wrong = |error: Error| error.context(format_args!("{named} is wrong"));
         let location = Location::parse(&text).map_err(wrong)?;
-        match Remote::open(&location, self.scopes.clone(), &self.env, cancel) {
+        match Remote::with_limits(&location, self.scopes.clone(), &self.env, limits, cancel) {
             Ok(remote) => Ok((Some(remote), None)),
             Err(error) if matches!(location, Location::S3(_) | Location::Gs(_)) => {
                 let error = error.with_class(Class::Unavailable);
@@ -113,24 +131,51 @@ impl Keeping {
 
     /// The key of a component. What it read is remembered in the cache, if there is one, so that it need not be read again.
     pub fn key(&self, name: &ComponentName, inputs: &[String], cancel: &Cancel) -> Result<Computed> {
+        let known = self.known_digests()?;
+        let computed = self.with_request(inputs, &BTreeMap::new(), &known, cancel, |request| compute(request, name))?;
+        known.save();
+        Ok(computed)
+    }
+
+    /// The keys of components and of all that they need, with the versions that a lock pins. What was read is remembered when
+    /// somebody calls [`StatCache::save`] on `known`.
+    pub fn keys(
+        &self,
+        names: &[ComponentName],
+        pinned: &BTreeMap<ComponentName, Pinned>,
+        known: &StatCache,
+        cancel: &Cancel,
+    ) -> Result<Keys> {
+        self.with_request(&[], pinned, known, cancel, |request| compute_all(request, names))
+    }
+
+    /// Digests of files that were read before, from the cache if there is one.
+    pub fn known_digests(&self) -> Result<StatCache> {
         // Whoever only asks for a key, or for an entry, makes no cache.
         let usable = self.cache.exists()?;
-        let known = if usable { self.known(&self.cache, &self.workspace.root) } else { StatCache::default() };
+        Ok(if usable { self.known(&self.cache, &self.workspace.root) } else { StatCache::default() })
+    }
+
+    fn with_request<T>(
+        &self,
+        inputs: &[String],
+        pinned: &BTreeMap<ComponentName, Pinned>,
+        known: &StatCache,
+        cancel: &Cancel,
+        compute: impl FnOnce(&KeyRequest<'_>) -> Result<T>,
+    ) -> Result<T> {
         let own = [self.cache.root().to_owned(), self.store.root().to_owned()];
         let variable = |name: &str| self.env.raw(name);
-        let request = KeyRequest {
+        compute(&KeyRequest {
             workspace: &self.workspace,
             inputs,
-            pinned: &BTreeMap::new(),
+            pinned,
             variable: &variable,
             salt: self.env.strict("MONOFO_CACHE_SALT")?.unwrap_or(""),
             own: &own,
-            known: &known,
+            known,
             cancel,
-        };
-        let computed = compute(&request, name)?;
-        known.save();
-        Ok(computed)
+        })
     }
 
     /// What a cache or store remembers of files that lie below a folder.

@@ -2,6 +2,7 @@
 //!
 //! The engine never prints. It returns an [`Outcome`], calls back nothing but [`Progress`], and can be stopped.
 
+pub mod apply;
 pub mod chunks;
 mod download;
 pub mod entries;

@@ -60,6 +60,14 @@ pub(super) fn wait_lock(file: &File, hold: Hold, path: &Path, most: Duration, ca
     Ok(())
 }
 
+/// Holds a folder against others who want to do so, until the result is dropped. Class `Locked` when they do not let go within
+/// [`LOCK_WAIT`].
+pub fn hold_folder(folder: &Path, cancel: &Cancel) -> Result<File> {
+    let held = File::open(folder).or_fail(|| format!("cannot open `{}`", Shown::path(folder)))?;
+    wait_lock(&held, Hold::Exclusive, folder, LOCK_WAIT, cancel)?;
+    Ok(held)
+}
+
 /// Whether somebody holds a lock on what is open.
 pub fn is_locked(file: &File) -> bool {
     // The lock that this takes ends with the file.

@@ -40,7 +40,7 @@ mod stat_cache;
 pub mod usage;
 
 pub use self::home::{Home, HomeKind, Names};
-pub use self::lock::{LOCK_WAIT, is_locked};
+pub use self::lock::{LOCK_WAIT, hold_folder, is_locked};
 pub use self::open::{Opened, Peeked, open, peek};
 pub use self::publish::{Existing, Published, publish};
 pub use self::record::{Encoding, Output, Payload, Record, RootKind, SCHEMA_CACHE, SCHEMA_STORE, now_text};

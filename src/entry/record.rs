@@ -155,6 +155,17 @@ impl Record {
         Record { key, inputs, output, payload: None, created, origin, scope: scope.to_owned(), raw }
     }
 
+    /// Notes how long the artifact took to build. No key or address covers that.
+    pub fn remember_build(&mut self, took: Duration) {
+        self.raw["build"] = json!({ "milliseconds": u64::try_from(took.as_millis()).unwrap_or(u64::MAX) });
+    }
+
+    /// How long the artifact took to build, where somebody noted that.
+    pub fn built_in(&self) -> Option<Duration> {
+        let milliseconds = self.raw.get("build")?.get("milliseconds")?.as_u64()?;
+        Some(Duration::from_millis(milliseconds.min(MOST)))
+    }
+
     /// The address in a store: it commits to all that went in and all that came out.
     pub fn address(&self) -> Hash {
         let value = json!({

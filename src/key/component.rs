@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::Mode;
 use crate::error::{Error, Result};
 
 /// The name of a component: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
@@ -100,6 +101,8 @@ pub struct Workspace {
     pub root: PathBuf,
     /// The folder of manifests and lock files; `None` for a folder without a manifest, whose components are just names.
     pub manifests: Option<PathBuf>,
+    /// How sources get into the workspace.
+    pub mode: Mode,
     /// The components, by name; none without a manifest.
     pub components: BTreeMap<ComponentName, Component>,
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::transport;
 
+/// How long a look may take whether a remote is back.
+pub const LONGEST_LOOK: Duration = Duration::from_secs(3);
+
 /// Times and sizes. The defaults suit real networks; tests shorten them.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -11,6 +14,9 @@ pub struct Limits {
     pub record: Duration,
     /// How many operations in a row may fail, although something answers, before nothing is asked any more.
     pub patience: u32,
+    /// Whether a long run looks if a remote that was given up is back: so long after, then twice as long, and so on. With one
+    /// try, and at most [`LONGEST_LOOK`].
+    pub probe: Option<Duration>,
     /// The same for single requests and transfers.
     pub transfers: transport::Limits,
 }
@@ -35,6 +41,6 @@ impl Default for Limits {
             resumes: 0,
             ..transport::Limits::default()
         };
-        Limits { record: Duration::from_secs(10), patience: 3, transfers }
+        Limits { record: Duration::from_secs(10), patience: 3, probe: None, transfers }
     }
 }

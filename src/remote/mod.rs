@@ -29,7 +29,7 @@ use object_store::ObjectStore;
 
 use self::breaker::Breaker;
 pub use self::failure::{Failure, Trouble};
-pub use self::limits::Limits;
+pub use self::limits::{LONGEST_LOOK, Limits};
 use self::names::Home;
 use self::payload::{Payload, other_length};
 pub use self::publish::Published;
@@ -39,7 +39,7 @@ use crate::env::Env;
 use crate::error::{Class, Error, Result, Why};
 use crate::hash::Hash;
 use crate::location::Location;
-use crate::transport::{BucketShelf, Shelf, open_shelf};
+use crate::transport::{self, BucketShelf, Shelf, open_shelf};
 
 /// The longest record that is read or written.
 pub const LONGEST_RECORD: u64 = 1 << 20;
@@ -65,6 +65,8 @@ pub struct Marker<'a> {
     pub platform: &'a str,
 }
 
+type Reopen = dyn Fn() -> Result<Arc<dyn Shelf>> + Send + Sync;
+
 /// A place with entries of cache and store. Its methods block and may be called by many threads at once.
 ///
 /// Once the remote proves dead, every later call fails without asking it: see [`Remote::is_given_up`].
@@ -73,6 +75,8 @@ pub struct Remote {
     scopes: Scopes,
     limits: Limits,
     breaker: Arc<Breaker>,
+    /// Opens it once more, to look whether it is back.
+    reopen: Option<Box<Reopen>>,
 }
 
 impl Remote {
@@ -93,7 +97,12 @@ impl Remote {
         cancel: &Cancel,
     ) -> Result<Self> {
         let shelf = open_shelf(location, env, limits.transfers.clone(), cancel)?;
-        Ok(Self::on(shelf, scopes, limits))
+        let look = Some(LONGEST_LOOK);
+        let transfers =
+            transport::Limits { connect: LONGEST_LOOK, first_byte: look, retries: 0, ..limits.transfers.clone() };
+        let (location, env, cancel) = (location.clone(), env.clone(), cancel.clone());
+        let reopen = move || open_shelf(&location, &env, transfers.clone(), &cancel);
+        Ok(Remote { reopen: limits.probe.map(|_| Box::new(reopen) as _), ..Self::on(shelf, scopes, limits) })
     }
 
     /// A remote over any object store.
@@ -109,8 +118,8 @@ impl Remote {
     }
 
     fn on(shelf: Arc<dyn Shelf>, scopes: Scopes, limits: Limits) -> Self {
-        let breaker = Arc::new(Breaker::new(limits.patience));
-        Remote { shelf, scopes, limits, breaker }
+        let breaker = Arc::new(Breaker::new(limits.patience, limits.probe));
+        Remote { shelf, scopes, limits, breaker, reopen: None }
     }
 
     /// The place, for messages; never a credential.
@@ -231,9 +240,25 @@ impl Remote {
         self.asking(|| Ok(self.shelf.get(doing, &name, most, None)?))
     }
 
+    /// Whether a remote that was given up answers again, whatever it says.
+    fn is_back(&self) -> bool {
+        let Some(shelf) = self.reopen.as_ref().and_then(|reopen| reopen().ok()) else { return false };
+        let looked = shelf.get("looking whether it is back", names::NOTHING, LONGEST_RECORD, Some(LONGEST_LOOK));
+        let answered = |error: Error| {
+            !matches!(Failure::of(error).error.why(), None | Some(Why::Silent | Why::Busy | Why::Nameless))
+        };
+        let back = looked.map_or_else(answered, |_| true);
+        if back {
+            self.breaker.close();
+        }
+        back
+    }
+
     /// Does something with the remote, unless it was given up, and takes note of what became of it.
     fn asking<T>(&self, ask: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        if let Some(why) = self.breaker.open() {
+        if let Some(why) = self.breaker.open()
+            && !(self.breaker.is_to_look(Instant::now()) && self.is_back())
+        {
             let error = format!("{} was given up earlier in this run", self.place());
             let error = Error::new(Class::Unavailable, error).hint("look at what was said about it first");
             return Err(error.because(why).into());

@@ -27,6 +27,9 @@ const LONGEST_PLATFORM: usize = 64;
 /// The file that makes an entry: without it nothing else is looked at.
 const RECORD: &str = "record.json";
 
+/// A name under which nothing ever lies: whoever asks for it wants to know whether anybody answers.
+pub(super) const NOTHING: &str = "meta-v1/nothing";
+
 /// The folder of an entry.
 pub(super) struct Home(String);
 

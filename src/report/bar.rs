@@ -24,14 +24,30 @@ impl Watch {
     }
 
     pub(super) fn start(shared: Arc<Shared>, work: Vec<Progress>) -> Self {
+        Self::drawing(shared, move |bar| {
+            let (done, total) = sum(&work);
+            draw(bar, done, total);
+        })
+    }
+
+    pub(super) fn line(shared: Arc<Shared>, words: impl Fn() -> String + Send + 'static) -> Self {
+        Self::drawing(shared, move |bar| {
+            bar.set_style(
+                ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar.set_message(words());
+            bar.tick();
+        })
+    }
+
+    fn drawing(shared: Arc<Shared>, draw: impl Fn(&ProgressBar) + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel::<()>();
         let drawing = move || {
             let mut wait = PATIENCE;
             while let Err(RecvTimeoutError::Timeout) = receiver.recv_timeout(wait) {
                 wait = INTERVAL;
-                let (done, total) = sum(&work);
                 let mut slot = lock(&shared.bar);
-                draw(slot.get_or_insert_with(new_bar), done, total);
+                draw(slot.get_or_insert_with(new_bar));
             }
             if let Some(bar) = lock(&shared.bar).take() {
                 bar.finish_and_clear();

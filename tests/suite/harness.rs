@@ -171,6 +171,13 @@ impl Ran {
         self
     }
 
+    /// Asserts that standard output holds this.
+    #[track_caller]
+    pub fn prints(self, text: &str) -> Self {
+        assert!(self.stdout.contains(text), "expected `{text}` in:\n{}", self.stdout);
+        self
+    }
+
     /// Asserts that standard error does not hold this.
     #[track_caller]
     pub fn does_not_say(self, text: &str) -> Self {

@@ -1,6 +1,7 @@
 //! The integration tests, as one binary: a module per behaviour, one shared harness.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
 
+mod apply;
 mod broken_chunks;
 mod cache_block;
 mod cache_damage;
@@ -20,6 +21,7 @@ mod gc_entries;
 mod harness;
 mod hostile;
 mod layers;
+mod lock_command;
 mod look_alikes;
 mod plugin;
 mod readme;

@@ -66,8 +66,7 @@ impl Commands<'_> {
         self.report.section("entry", record.value(HomeKind::Cache));
         let mut shared = unusable;
         if let Some(remote) = &remote {
-            let sources = computed.record.listings().first().and_then(|digest| computed.listings.get(digest));
-            match share(remote, &keeping.cache, &record, sources, context)? {
+            match share(remote, &keeping.cache, &record, computed.sources(), context)? {
                 Ok(done) => self.tell_shared(&done, &name, &record.key, remote),
                 Err(failure) => shared = Some(failure),
             }

@@ -51,11 +51,7 @@ impl Commands<'_> {
 
     /// The remote that a command is given, or why it cannot be used. One that is required has to be named.
     pub(super) fn remote(&self, keeping: &Keeping, asked: &RemoteArgs) -> Result<(Option<Remote>, Option<Failure>)> {
-        match keeping.remote(asked.remote.as_deref(), self.cancel)? {
-            (None, None) if asked.remote_required => Err(Error::usage("--remote-required without a remote")
-                .hint("name one with --remote URL or MONOFO_REMOTE, or leave out --remote-required")),
-            opened => Ok(opened),
-        }
+        required(keeping.remote(asked.remote.as_deref(), self.cancel)?, asked)
     }
 
     /// A failure of the remote: the command goes on without it, unless that was forbidden.
@@ -73,6 +69,18 @@ impl Commands<'_> {
             self.report.detail(format_args!("hint: {hint}"));
         }
         Ok(())
+    }
+}
+
+/// A remote as it was opened, if there is one where one is required.
+pub(super) fn required<R>(
+    opened: (Option<R>, Option<Failure>),
+    asked: &RemoteArgs,
+) -> Result<(Option<R>, Option<Failure>)> {
+    match opened {
+        (None, None) if asked.remote_required => Err(Error::usage("--remote-required without a remote")
+            .hint("name one with --remote URL or MONOFO_REMOTE, or leave out --remote-required")),
+        opened => Ok(opened),
     }
 }
 

@@ -70,7 +70,7 @@ pub fn run(request: &TryRequest, env: &Env, cancel: &Cancel) -> Result<u8> {
     Ok(u8::try_from(status).unwrap_or(1))
 }
 
-/// For the second signal, just before the process ends without unwinding: kills the process group that runs and removes the
+/// For the second signal, just before the process ends without unwinding and when nothing of it runs any more: removes the
 /// temporary folder, unless that is to be kept, or says where it is. Does nothing where no trial runs. Not for signal
 /// handlers: it takes a lock and allocates.
 pub fn emergency() {

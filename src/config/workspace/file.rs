@@ -84,9 +84,9 @@ impl Reader {
         self.wrong(at, node.place, format_args!("found {found}, expected {expected}"), hint);
     }
 
-    /// Nothing, or one error that tells every mistake, a line each.
-    pub(super) fn finish(self) -> Result<()> {
-        if self.mistakes.is_empty() { Ok(()) } else { Err(self.error()) }
+    /// What was read, or one error that tells every mistake, a line each.
+    pub(super) fn finish(self) -> Result<Reader> {
+        if self.mistakes.is_empty() { Ok(self) } else { Err(self.error()) }
     }
 
     fn error(mut self) -> Error {
@@ -206,7 +206,7 @@ impl Reader {
     }
 
     /// What is written for a value without quotes or tag; `None` for every other.
-    fn plain(&self, node: &Node) -> Option<&str> {
+    pub(super) fn plain(&self, node: &Node) -> Option<&str> {
         let written = self.text.get(node.written.clone()).filter(|written| !written.is_empty())?;
         // `!!str 1.10` is text, and so is what stands below `|` or `>`. Not the whole text is looked through for them,
         // because that would be done for each value.

@@ -15,7 +15,7 @@ use crate::key::{ComponentName, Lock, LockedComponent, Workspace};
 use crate::text::Shown;
 
 /// The form of lock files that is understood, as they say it in `lock_version`.
-const LOCK_VERSION: &str = "1";
+pub(super) const LOCK_VERSION: &str = "1";
 
 /// The longest name of an environment.
 const LONGEST_ENVIRONMENT: usize = 64;
@@ -28,13 +28,17 @@ const WHOLE_HASH: &str = "write all 64 hexadecimal digits, in lower case";
 
 /// Reads a lock file. One that cannot be read, or not be understood, is an error of class `Workspace` that names it.
 pub fn read_lock(path: &Path) -> Result<Lock> {
+    read(path).map(|(_, _, lock)| lock)
+}
+
+/// Reads a lock file, and keeps its text and tree.
+pub(super) fn read(path: &Path) -> Result<(Reader, Node, Lock)> {
     // The last two parts say which one it is; the rest is this machine's.
     let parts: Vec<_> = path.iter().collect();
     let shown: PathBuf = parts[parts.len().saturating_sub(2)..].iter().collect();
     let (mut reader, root) = Reader::open(path, &Shown::path(&shown).to_string())?;
     let lock = lock(&mut reader, path, &root);
-    reader.finish()?;
-    Ok(lock)
+    Ok((reader.finish()?, root, lock))
 }
 
 /// All lock files in a folder of manifests, in the order of their names. One that cannot be understood is an error, and so
@@ -60,9 +64,8 @@ fn is_lock(name: &[u8]) -> bool {
     between.is_some_and(|environment| environment.is_empty() || environment.ends_with(b"."))
 }
 
-/// The lock file of an environment, or the general one. There is no falling back from one to the other: a missing one is
-/// an error of class `Workspace`.
-pub fn lock_for(workspace: &Workspace, environment: Option<&str>) -> Result<Lock> {
+/// Where the lock file of an environment, or the general one, is or would be.
+pub(super) fn lock_path(workspace: &Workspace, environment: Option<&str>) -> Result<PathBuf> {
     let name = match environment {
         None => "components.lock.yaml".to_owned(),
         Some(environment) if is_name(environment, LONGEST_ENVIRONMENT) => format!("components.lock.{environment}.yaml"),
@@ -79,22 +82,34 @@ pub fn lock_for(workspace: &Workspace, environment: Option<&str>) -> Result<Lock
         )
         .hint("run it inside of a workspace, or without a lock"));
     };
-    let path = manifests.join(&name);
+    Ok(manifests.join(name))
+}
+
+/// The lock file of an environment, or the general one. There is no falling back from one to the other: a missing one is
+/// an error of class `Workspace`.
+pub fn lock_for(workspace: &Workspace, environment: Option<&str>) -> Result<Lock> {
+    let path = lock_path(workspace, environment)?;
     if !super::exists(&path)? {
         let shown = path.strip_prefix(&workspace.root).unwrap_or(&path);
-        return Err(Error::new(Class::Workspace, format_args!("there is no `{}`", Shown::path(shown))).hint(format_args!(
-            "write one with `components:` and the `version` of each below it, or copy another environment's `components.lock.<name>.yaml`; {}",
-            "no other lock is used in its place"
-        )));
+        let command =
+            environment.map_or("monofo lock".to_owned(), |environment| format!("monofo lock --env {environment}"));
+        return Err(Error::new(Class::Workspace, format_args!("there is no `{}`", Shown::path(shown))).hint(
+            format_args!("`{command}` makes one from the manifest and the sources; no other lock is used in its place"),
+        ));
     }
     read_lock(&path)
 }
 
 /// In what a lock and the manifest differ: version, type, build target or dependencies of a component that both have, a
-/// sentence each. What only one of them has is no difference; [`Lock::component`] tells what is needed and not locked.
-pub fn drift(workspace: &Workspace, lock: &Lock) -> Vec<String> {
+/// sentence each, as far as these components go. What only one of them has is no difference; [`Lock::component`] tells what is
+/// needed and not locked.
+pub fn drift<'a>(
+    workspace: &Workspace,
+    lock: &Lock,
+    names: impl IntoIterator<Item = &'a ComponentName>,
+) -> Vec<String> {
     let mut differences = Vec::new();
-    for (name, component) in &workspace.components {
+    for (name, component) in names.into_iter().filter_map(|name| workspace.components.get_key_value(name)) {
         let Some(locked) = lock.components.get(name) else { continue };
         for (what, manifest, lock) in [
             ("version", &component.version, &locked.version),

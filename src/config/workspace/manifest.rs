@@ -19,7 +19,7 @@ const MOST_COMPONENTS: usize = 10_000;
 const SECRETS: [&str; 5] = ["TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "PRIVATE_KEY"];
 
 /// Reads a manifest, called `shown` in messages. The error tells everything that is wrong with it.
-pub(super) fn read(path: &Path, shown: &str) -> Result<BTreeMap<ComponentName, Component>> {
+pub(super) fn read(path: &Path, shown: &str) -> Result<(BTreeMap<ComponentName, Component>, Mode)> {
     let (mut reader, root) = Reader::open(path, shown)?;
     let top = At::top();
     let mut manifest = Manifest { reader: &mut reader, globs: HashSet::new(), wanted: BTreeMap::new() };
@@ -35,17 +35,18 @@ pub(super) fn read(path: &Path, shown: &str) -> Result<BTreeMap<ComponentName, C
                 .hint("write `components:` and a `name:` with what it needs below it"),
         ),
     }
+    let mut sources = Mode::default();
     if let Some(meta) = root.field("meta") {
         let at = top.key("meta");
         manifest.reader.map(&at, meta);
         if let Some(node) = meta.field("mode") {
-            mode(manifest.reader, &at.key("mode"), node);
+            sources = mode(manifest.reader, &at.key("mode"), node);
         }
     }
     let wanted = std::mem::take(&mut manifest.wanted);
     dependencies::check(&mut reader, &components, &wanted);
     reader.finish()?;
-    Ok(components)
+    Ok((components, sources))
 }
 
 /// How sources get into the workspace.

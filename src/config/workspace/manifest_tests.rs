@@ -12,7 +12,7 @@ use crate::key::{Component, ComponentName, Platform};
 fn read(bytes: impl AsRef<[u8]>) -> Result<BTreeMap<ComponentName, Component>, Error> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    manifest::read(file.path(), "manifests/components.yaml")
+    manifest::read(file.path(), "manifests/components.yaml").map(|(components, _)| components)
 }
 
 /// A component `a`, with these lines below it, beside a `b` whose version is `v1.2.3`.

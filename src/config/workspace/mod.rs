@@ -5,13 +5,17 @@
 //! | [`find`], [`at_root`], [`with_manifests`] | the root and `components.yaml`, to a [`Workspace`] |
 //! | [`all_locks`], [`lock_for`], [`read_lock`] | `components.lock.yaml`, `components.lock.<environment>.yaml` |
 //! | [`drift`] | in what a lock and the manifest differ |
+//! | [`update_lock`] | nothing: it writes a lock |
+//! | [`head`] | the commit that a checkout is at |
 //!
 //! Nothing that is wrong is guessed around, because keys and what may be deleted depend on it: every mistake is an error
 //! of class `Workspace` that tells file and line.
 
+mod checkout;
 mod dependencies;
 mod file;
 mod lock;
+mod lock_write;
 mod manifest;
 #[cfg(test)]
 mod manifest_tests;
@@ -20,9 +24,11 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Component as Part, Path, PathBuf};
 
+pub use self::checkout::head;
 pub use self::lock::{all_locks, drift, lock_for, read_lock};
+pub use self::lock_write::{Sources, Updated, update_lock};
 use crate::error::{Class, Error, Result};
-use crate::key::Workspace;
+use crate::key::{Mode, Workspace};
 use crate::text::Shown;
 
 /// The folder of manifest and lock files, unless another is named.
@@ -67,12 +73,13 @@ fn read(root: PathBuf, manifests: PathBuf) -> Result<Workspace> {
         return Err(Error::new(Class::Workspace, format_args!("there is no `{shown}`"))
             .hint("write one, or name the folder that holds it"));
     }
-    let components = manifest::read(&path, &shown)?;
-    Ok(Workspace { root, manifests: Some(manifests), components })
+    let (components, mode) = manifest::read(&path, &shown)?;
+    Ok(Workspace { root, manifests: Some(manifests), mode, components })
 }
 
-fn without_manifest(root: PathBuf) -> Workspace {
-    Workspace { root, manifests: None, components: BTreeMap::new() }
+/// A folder, absolute, as a workspace whose components are just names, whatever lies in it.
+pub fn without_manifest(root: PathBuf) -> Workspace {
+    Workspace { root, manifests: None, mode: Mode::default(), components: BTreeMap::new() }
 }
 
 /// Whether something is there, even if it is a link to nothing. A folder that cannot be looked into is an error: with its

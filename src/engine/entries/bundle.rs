@@ -104,6 +104,7 @@ pub fn look(
         warnings.push(links_warning(leading_out));
     }
     let artifact = Artifact {
+        built_in: None,
         root: PathBuf::from("/"),
         files,
         kind: RootKind::Dir,

@@ -50,6 +50,9 @@ pub fn build(
     let output = artifact.output(&listing, Hash::of(&text));
     let mut record = Record::new(computed.record.clone(), output, computed.source, scopes.own());
     record.payload = Some(payload);
+    if let Some(took) = artifact.built_in {
+        record.remember_build(took);
+    }
     let mut warnings = artifact.warnings;
     if computed.newest > artifact.newest && artifact.newest > i64::MIN {
         warnings.push("a source is newer than everything in the artifact: was it built from these sources?".to_owned());

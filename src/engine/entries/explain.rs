@@ -4,16 +4,17 @@
 //! among the facts of this machine's cache, or in the remote; where it is lost, that is said. Values of variables are known to
 //! nobody: only their digests are kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
 use super::share::{SOURCES, read_record};
+use super::survey::survey_readable;
 use crate::engine::keys::Computed;
 use crate::entry::{Home, HomeKind, Record, facts, peek, time_text};
 use crate::error::Result;
 use crate::hash::{Hash, LineKind, Listing};
-use crate::key::{ComponentKey, KeyRecord, Sources, TemplateKey};
+use crate::key::{ComponentKey, ComponentName, KeyRecord, Sources, TemplateKey};
 use crate::remote::{Failure, LONGEST_EXTRA, Remote, Section, Trouble};
 use crate::text::{Count, Shown};
 
@@ -129,8 +130,34 @@ pub fn explain(
     computed: &Computed,
     remote: Option<&Remote>,
 ) -> Result<(Option<Explanation>, Option<Failure>)> {
+    explain_among(&Others::read(cache)?, cache, computed, remote)
+}
+
+/// The entries of a cache by their component, to compare with: read once for many explanations.
+#[derive(Debug, Default)]
+pub struct Others(HashMap<ComponentName, Vec<Record>>);
+
+impl Others {
+    /// Those of a cache.
+    pub fn read(cache: &Home) -> Result<Others> {
+        let mut others = Others::default();
+        for entry in survey_readable(cache)?.entries {
+            others.0.entry(entry.record.inputs.component().clone()).or_default().push(entry.record);
+        }
+        Ok(others)
+    }
+}
+
+/// As [`explain`], with entries that were read before.
+pub fn explain_among(
+    others: &Others,
+    cache: &Home,
+    computed: &Computed,
+    remote: Option<&Remote>,
+) -> Result<(Option<Explanation>, Option<Failure>)> {
     let known = Known { cache, remote: None };
-    let entries = candidates(cache, computed)?;
+    let entries = others.0.get(computed.record.component()).into_iter().flatten();
+    let entries = entries.filter(|record| record.key != computed.key).cloned().collect();
     if let Some(found) = nearest(&known, computed, entries, false) {
         return Ok((Some(found), None));
     }
@@ -144,22 +171,6 @@ pub fn explain(
     let records =
         newest.iter().filter(|(_, key)| *key != computed.key).filter_map(|(_, key)| known.remote_record(key)).collect();
     Ok((nearest(&known, computed, records, true), None))
-}
-
-/// The entries of the same component.
-fn candidates(cache: &Home, computed: &Computed) -> Result<Vec<Record>> {
-    let component = computed.record.component();
-    let mut found = Vec::new();
-    for name in cache.names()?.entries {
-        // One that cannot be read is nothing to compare with; whoever needs it says so.
-        let peeked = peek(cache, &name).unwrap_or_else(|error| {
-            tracing::debug!(error = %error.chain(), "an entry is not compared with");
-            None
-        });
-        let record = peeked.and_then(|peeked| peeked.record);
-        found.extend(record.filter(|record| record.inputs.component() == component && record.key != computed.key));
-    }
-    Ok(found)
 }
 
 /// The entry with the fewest differences; of several, the newest.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -32,6 +33,8 @@ pub struct Artifact {
     pub name: String,
     /// When its newest file was changed, seconds since 1970.
     pub newest: i64,
+    /// How long it took to build, where that is known.
+    pub built_in: Option<Duration>,
     /// What the user should know, one sentence each.
     pub warnings: Vec<String>,
     /// Whether modes and times are stored, too.
@@ -90,6 +93,7 @@ impl Artifact {
             kind,
             name: escape::escape(typed.as_encoded_bytes()),
             newest,
+            built_in: None,
             warnings,
             mtimes: false,
             apart: Vec::new(),

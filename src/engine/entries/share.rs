@@ -65,6 +65,12 @@ pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> R
     Ok(record)
 }
 
+/// The record of a cache's entry in a remote, if there is one that adds up. Its payload is not looked for.
+pub fn foresee(remote: &Remote, key: &Hash) -> Result<Option<Record>, Failure> {
+    let found = remote.record(Section::Cache, key)?;
+    found.map(|(scope, text)| read_record(&text, HomeKind::Cache, key, &scope)).transpose()
+}
+
 /// What came of uploading an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shared {

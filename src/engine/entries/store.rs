@@ -1,5 +1,6 @@
 //! The content-addressed store: an artifact under the hash of all that went in and all that came out, and back.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::thread;
 
@@ -7,7 +8,7 @@ use super::cache::{differing, inputs_changed, is_damage, named, remember, set_as
 use super::pack::{Artifact, output};
 use super::restore::{check, check_name, kind_of, place, time_of};
 use super::sharing::Sharing;
-use super::survey::survey;
+use super::survey::{Entry, survey};
 use super::target::Target;
 use super::tree::{self, Link};
 use crate::archive::restore::listing;
@@ -37,7 +38,25 @@ pub struct Added {
     pub warnings: Vec<String>,
 }
 
-/// Adds an artifact; `known` tells which of its files need not be read to know what is in them. `again` computes the key once more when it was read: class `Changed` when that gives another. Blocks.
+/// What a store holds, read once for adding many artifacts.
+pub struct Stock<'a> {
+    entries: Vec<Entry>,
+    /// Listings of artifacts by their digest, as far as they were asked for; `None` for those that are lost. Nothing is kept here
+    /// for one artifact alone.
+    listings: Option<HashMap<Hash, Option<Listing>>>,
+    /// Which files need not be read to know what is in them.
+    known: &'a StatCache,
+}
+
+impl<'a> Stock<'a> {
+    /// What is there now.
+    pub fn read(store: &Home, known: &'a StatCache) -> Result<Self> {
+        Ok(Stock { entries: survey(store)?.entries, listings: Some(HashMap::new()), known })
+    }
+}
+
+/// Adds an artifact; `known` tells which of its files need not be read to know what is in them. `again` computes the key once
+/// more when it was read: class `Changed` when that gives another. Blocks.
 pub fn add(
     store: &Home,
     computed: &Computed,
@@ -48,21 +67,38 @@ pub fn add(
     context: &Context,
 ) -> Result<Added> {
     store.create()?;
-    let found = survey(store)?;
-    let sharing = sharing(store, &found.entries, computed);
+    let mut stock = Stock { entries: survey(store)?.entries, listings: None, known };
+    let added = add_to(store, &mut stock, computed, artifact, scope, again, context);
+    known.save();
+    added
+}
+
+/// Adds one of many artifacts. They share files with what was there before, and not with each other. What is learned of files is
+/// not saved.
+pub fn add_to(
+    store: &Home,
+    stock: &mut Stock<'_>,
+    computed: &Computed,
+    artifact: Artifact,
+    scope: &str,
+    again: &dyn Fn() -> Result<Hash>,
+    context: &Context,
+) -> Result<Added> {
+    let sharing = sharing(store, stock, computed);
     let staging = Staging::new(store)?;
     context.progress.expect(artifact.bytes());
     let folder = staging.join("tree");
     let listing = match artifact.kind {
-        RootKind::Dir => Listing::new(ListingKind::Dir, tree::add(&artifact.root, &folder, &sharing, known, context)?),
+        RootKind::Dir => {
+            Listing::new(ListingKind::Dir, tree::add(&artifact.root, &folder, &sharing, stock.known, context)?)
+        }
         RootKind::File => {
             let name = artifact.files.entries().first().map(|entry| artifact.files.name(entry).to_vec());
             let name = name.ok_or_else(|| Error::failed("an artifact that is a file has one"))?;
             let path = artifact.root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&name));
-            Listing::new(ListingKind::File, vec![tree::add_file(&path, &folder, &sharing, known, context)?])
+            Listing::new(ListingKind::File, vec![tree::add_file(&path, &folder, &sharing, stock.known, context)?])
         }
     };
-    known.save();
     if again()? != computed.key {
         return Err(inputs_changed(computed));
     }
@@ -70,7 +106,7 @@ pub fn add(
     let output = output(&listing, artifact.kind, artifact.name, Hash::of(&text));
     let record = Record::new(computed.record.clone(), output, computed.source, scope);
     let mut warnings = artifact.warnings;
-    let others = found.entries.iter().filter(|entry| entry.record.key == record.key && entry.name != record.address());
+    let others = stock.entries.iter().filter(|entry| entry.record.key == record.key && entry.name != record.address());
     if let Some(other) = others.max_by_key(|entry| entry.record.created) {
         let was = facts::get(store, &other.record.output.tree).and_then(|text| Listing::parse(&text).ok());
         let paths = was.map(|was| differing(&was, &listing)).unwrap_or_default();
@@ -136,19 +172,28 @@ fn damage(store: &Home, record: &Record, context: &Context) -> Result<Option<Err
 }
 
 /// What is there already: the newest entries of the same component first, then the others.
-fn sharing(store: &Home, entries: &[super::survey::Entry], computed: &Computed) -> Sharing {
+fn sharing(store: &Home, stock: &mut Stock<'_>, computed: &Computed) -> Sharing {
     let component = computed.record.component();
-    let mut entries: Vec<_> = entries.iter().filter(|entry| entry.whole).collect();
+    let mut entries: Vec<_> = stock.entries.iter().filter(|entry| entry.whole).collect();
     entries
         .sort_by_key(|entry| (entry.record.inputs.component() != component, std::cmp::Reverse(entry.record.created)));
     let mut sharing = Sharing::default();
+    let read = |tree: &Hash| facts::get(store, tree).and_then(|text| Listing::parse(&text).ok());
     for entry in entries {
         if sharing.known() >= MOST_SHARED {
             break;
         }
-        let listing = facts::get(store, &entry.record.output.tree).and_then(|text| Listing::parse(&text).ok());
+        let (folder, tree) = (store.folder(&entry.name), entry.record.output.tree);
+        let once;
+        let listing = match &mut stock.listings {
+            Some(known) => known.entry(tree).or_insert_with(|| read(&tree)).as_ref(),
+            None => {
+                once = read(&tree);
+                once.as_ref()
+            }
+        };
         if let Some(listing) = listing.filter(|listing| listing.kind() == ListingKind::Dir) {
-            sharing.add(&store.folder(&entry.name), &listing);
+            sharing.add(&folder, listing);
         }
     }
     sharing

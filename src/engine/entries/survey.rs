@@ -8,7 +8,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use crate::entry::{Home, Peeked, Record, peek};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
 
@@ -42,29 +42,45 @@ pub struct Survey {
     pub orphans: Vec<Hash>,
 }
 
-/// Looks at all metadata, with several threads. Reads no content.
+/// Looks at all metadata, with several threads. Reads no content. An error when an entry's cannot be read.
 pub fn survey(home: &Home) -> Result<Survey> {
+    let (found, unreadable) = look_at_all(home)?;
+    unreadable.map_or(Ok(found), Err)
+}
+
+/// The same for those who do with what can be read.
+pub fn survey_readable(home: &Home) -> Result<Survey> {
+    let (found, unreadable) = look_at_all(home)?;
+    if let Some(error) = unreadable {
+        tracing::debug!(error = %error.chain(), "an entry cannot be read, and is passed over");
+    }
+    Ok(found)
+}
+
+/// What can be read, and the first error of the rest.
+fn look_at_all(home: &Home) -> Result<(Survey, Option<Error>)> {
     let names = home.names()?;
     let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
     let share = names.entries.len().div_ceil(threads).max(1);
     let looked = thread::scope(|scope| {
-        let look = |part: &[Hash]| part.iter().map(|name| Ok((*name, look(home, name)?))).collect::<Result<Vec<_>>>();
+        let look = |part: &[Hash]| part.iter().map(|name| (*name, look(home, name))).collect::<Vec<_>>();
         let parts: Vec<_> = names.entries.chunks(share).map(|part| scope.spawn(move || look(part))).collect();
-        let join = |part: thread::ScopedJoinHandle<'_, Result<Vec<_>>>| {
+        let join = |part: thread::ScopedJoinHandle<'_, Vec<_>>| {
             part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        parts.into_iter().map(join).collect::<Result<Vec<_>>>()
-    })?;
-    let mut found = Survey { orphans: names.orphans, ..Survey::default() };
+        parts.into_iter().map(join).collect::<Vec<_>>()
+    });
+    let (mut found, mut unreadable) = (Survey { orphans: names.orphans, ..Survey::default() }, None);
     for (name, looked) in looked.into_iter().flatten() {
         match looked {
-            Looked::Gone => {}
-            Looked::Newer => found.newer.push(name),
-            Looked::Damaged => found.damaged.push(name),
-            Looked::Entry(entry) => found.entries.push(*entry),
+            Ok(Looked::Gone) => {}
+            Ok(Looked::Newer) => found.newer.push(name),
+            Ok(Looked::Damaged) => found.damaged.push(name),
+            Ok(Looked::Entry(entry)) => found.entries.push(*entry),
+            Err(error) => drop(unreadable.get_or_insert(error)),
         }
     }
-    Ok(found)
+    Ok((found, unreadable))
 }
 
 /// What a name turned out to be.

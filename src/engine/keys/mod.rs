@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::sources::{Hashed, Hashing};
 use crate::cancel::Cancel;
@@ -27,7 +29,7 @@ pub struct KeyRequest<'a> {
     /// Versions and commits that a lock file pins, by component; none where the manifest decides.
     pub pinned: &'a BTreeMap<ComponentName, Pinned>,
     /// Values of variables.
-    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    pub variable: &'a (dyn Fn(&str) -> Option<OsString> + Sync),
     /// A deliberate fresh start.
     pub salt: &'a str,
     /// Folders of cache and store, which are never sources.
@@ -57,7 +59,7 @@ pub struct Computed {
     /// The records of everything below it, itself included, by key.
     pub closure: BTreeMap<Hash, KeyRecord>,
     /// The listings that these cover, by digest.
-    pub listings: HashMap<Hash, Listing>,
+    pub listings: HashMap<Hash, Arc<Listing>>,
     /// Files and bytes of its own sources.
     pub source: (u64, u64),
     /// When its newest source was changed, seconds since 1970.
@@ -67,10 +69,15 @@ pub struct Computed {
 }
 
 impl Computed {
+    /// The listing of its own sources, where they are here.
+    pub fn sources(&self) -> Option<&Listing> {
+        self.listings.get(self.record.listings().first()?).map(|listing| &**listing)
+    }
+
     /// Texts of all listings and records, for later explanations.
     pub fn texts(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         let records = self.closure.values().map(KeyRecord::canonical);
-        records.chain(self.listings.values().map(Listing::text))
+        records.chain(self.listings.values().map(|listing| listing.text()))
     }
 }
 
@@ -81,27 +88,128 @@ pub fn compute(request: &KeyRequest<'_>, name: &ComponentName) -> Result<Compute
     if request.workspace.manifests.is_none() {
         return files_key(request, name);
     }
-    let mut done: BTreeMap<&ComponentName, One> = BTreeMap::new();
-    for component in order(request.workspace, name)? {
-        let one = component_key(request, component, component.name == *name, &done)?;
-        done.insert(&component.name, one);
+    let Keys { known, failed, .. } = compute_all(request, std::slice::from_ref(name))?;
+    if let Some(error) = failed.into_values().next() {
+        return Err(error);
     }
-    let mut warnings = Vec::new();
-    let (mut closure, mut listings) = (BTreeMap::new(), HashMap::new());
-    let wanted = done.remove(name).ok_or_else(|| unknown(request.workspace, name))?;
-    let (source, newest) = (wanted.source, wanted.newest);
-    let (record, key) = (wanted.record.clone(), wanted.record.key());
-    for one in done.into_values().chain([wanted]) {
-        closure.insert(one.record.key(), one.record);
-        listings.extend(one.listings);
-        warnings.extend(one.warnings);
-    }
-    Ok(Computed { record, key, closure, listings, source, newest, warnings })
+    gather(&known, name).ok_or_else(|| unknown(request.workspace, name))
 }
 
+/// The keys of several components, and of all that they need.
+#[derive(Debug)]
+pub struct Keys {
+    /// The components, each after those that it needs.
+    pub order: Vec<ComponentName>,
+    /// Why there is no key of some. Those that need them have none either, and are not named here.
+    pub failed: BTreeMap<ComponentName, Error>,
+    known: BTreeMap<ComponentName, One>,
+}
+
+impl Keys {
+    /// The key of a component, and its record.
+    pub fn get(&self, name: &ComponentName) -> Option<(Hash, &KeyRecord)> {
+        self.known.get(name).map(|one| (one.key, &one.record))
+    }
+
+    /// The key of a component with everything that went into it, its dependencies' share included.
+    pub fn computed(&self, name: &ComponentName) -> Option<Computed> {
+        gather(&self.known, name)
+    }
+
+    /// The digest of a component's own sources, where they are here.
+    pub fn source(&self, name: &ComponentName) -> Option<Hash> {
+        match &self.known.get(name)?.record {
+            KeyRecord::Component(ComponentKey { source: Sources::Listing(digest), .. }) => Some(*digest),
+            _ => None,
+        }
+    }
+
+    /// What the user should know, one sentence each.
+    pub fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.known.values().flat_map(|one| &one.warnings)
+    }
+}
+
+/// Computes the keys of several components of a workspace in one pass: what they share is hashed once. Reads files; writes
+/// nothing. Blocks. Class `Workspace` for a component that the manifest does not have.
+pub fn compute_all(request: &KeyRequest<'_>, names: &[ComponentName]) -> Result<Keys> {
+    let ordered = order(request.workspace, names)?;
+    let read = read_all(request, &ordered, names);
+    let (mut known, mut failed): (BTreeMap<ComponentName, One>, _) = (BTreeMap::new(), BTreeMap::new());
+    for (component, read) in ordered.iter().zip(read) {
+        match read {
+            Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
+            Err(error) => _ = failed.insert(component.name.clone(), error),
+            Ok(_) if component.depends_on.iter().any(|needed| !known.contains_key(needed)) => {}
+            Ok(read) => _ = known.insert(component.name.clone(), component_key(request, component, read, &known)?),
+        }
+    }
+    let order = ordered.into_iter().map(|component| component.name.clone()).collect();
+    Ok(Keys { order, failed, known })
+}
+
+/// What was read for a key, in the order of the components; several at once.
+fn read_all(request: &KeyRequest<'_>, ordered: &[&Component], names: &[ComponentName]) -> Vec<Result<Read>> {
+    let read = |component: &Component| read(request, component, names.contains(&component.name));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(ordered.len());
+    if threads < 2 {
+        return ordered.iter().map(|component| read(component)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let mut all: Vec<(usize, Result<Read>)> = std::thread::scope(|scope| {
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(component) = ordered.get(at) else { return done };
+                done.push((at, read(component)));
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, Vec<_>>| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        workers.into_iter().flat_map(join).collect()
+    });
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, read)| read).collect()
+}
+
+/// The key of a component, and the share of all below it.
+fn gather(known: &BTreeMap<ComponentName, One>, name: &ComponentName) -> Option<Computed> {
+    let wanted = known.get(name)?;
+    let (mut closure, mut listings, mut warnings) = (BTreeMap::new(), HashMap::new(), Vec::new());
+    let mut below: BTreeSet<&ComponentName> = BTreeSet::from([name]);
+    let mut open = vec![name];
+    while let Some(one) = open.pop().and_then(|name| known.get(name)) {
+        closure.insert(one.key, one.record.clone());
+        listings.extend(one.listings.iter().cloned());
+        if let KeyRecord::Component(record) = &one.record {
+            open.extend(record.dependencies.iter().map(|needed| &needed.name).filter(|needed| below.insert(needed)));
+        }
+    }
+    for name in below.into_iter().filter(|below| *below != name).chain([name]) {
+        warnings.extend(known.get(name)?.warnings.iter().cloned());
+    }
+    let One { record, key, source, newest, .. } = wanted;
+    Some(Computed { record: record.clone(), key: *key, closure, listings, source: *source, newest: *newest, warnings })
+}
+
+/// What is read of a component.
+struct Read {
+    source: Sources,
+    extra: Option<Hash>,
+    listings: Vec<(Hash, Arc<Listing>)>,
+    size: (u64, u64),
+    newest: i64,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
 struct One {
     record: KeyRecord,
-    listings: Vec<(Hash, Listing)>,
+    key: Hash,
+    listings: Vec<(Hash, Arc<Listing>)>,
     source: (u64, u64),
     newest: i64,
     warnings: Vec<String>,
@@ -123,7 +231,7 @@ fn files_key(request: &KeyRequest<'_>, name: &ComponentName) -> Result<Computed>
         source = (hashed.listing.lines().len() as u64, hashed.listing.bytes());
         newest = hashed.newest;
         warnings.extend(hashed.warnings);
-        listings.insert(digest, hashed.listing);
+        listings.insert(digest, Arc::new(hashed.listing));
         Some(digest)
     };
     let record = KeyRecord::Files(FilesKey {
@@ -137,12 +245,7 @@ fn files_key(request: &KeyRequest<'_>, name: &ComponentName) -> Result<Computed>
     Ok(Computed { record, key, closure, listings, source, newest, warnings })
 }
 
-fn component_key(
-    request: &KeyRequest<'_>,
-    component: &Component,
-    asked: bool,
-    done: &BTreeMap<&ComponentName, One>,
-) -> Result<One> {
+fn read(request: &KeyRequest<'_>, component: &Component, asked: bool) -> Result<Read> {
     let about = |error: Error| error.context(format_args!("cannot compute the key of `{}`", component.name));
     let pinned = request.pinned.get(&component.name);
     let mut warnings = Vec::new();
@@ -165,7 +268,7 @@ fn component_key(
             (size, newest) = ((listing.lines().len() as u64, listing.bytes()), changed);
             warnings.extend(told.into_iter().map(|text| format!("{}: {text}", component.name)));
             let digest = listing.digest();
-            listings.push((digest, listing));
+            listings.push((digest, Arc::new(listing)));
             Sources::Listing(digest)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => match pinned.and_then(|pin| pin.commit.clone()) {
@@ -194,42 +297,56 @@ fn component_key(
         warnings.extend(hashed.warnings.into_iter().map(|text| format!("{}: {text}", component.name)));
         newest = newest.max(hashed.newest);
         let digest = hashed.listing.digest();
-        listings.push((digest, hashed.listing));
+        listings.push((digest, Arc::new(hashed.listing)));
         Some(digest)
     };
+    Ok(Read { source, extra, listings, size, newest, warnings })
+}
+
+fn component_key(
+    request: &KeyRequest<'_>,
+    component: &Component,
+    read: Read,
+    known: &BTreeMap<ComponentName, One>,
+) -> Result<One> {
     let env = component.env.iter().map(|name| {
         let value = (request.variable)(name);
         (name.clone(), value.map(|value| Hash::of(value.as_bytes())))
     });
     let dependency = |name: &ComponentName| {
-        let one = done.get(name).ok_or_else(|| unknown(request.workspace, name))?;
+        let one = known.get(name).ok_or_else(|| unknown(request.workspace, name))?;
         let version = one.record.version().to_owned();
-        Ok(Dependency { name: name.clone(), version, key: one.record.key() })
+        Ok(Dependency { name: name.clone(), version, key: one.key })
     };
     let record = KeyRecord::Component(ComponentKey {
         component: component.name.clone(),
-        version: pinned.and_then(|pin| pin.version.clone()).unwrap_or_else(|| component.version.clone()),
+        version: request
+            .pinned
+            .get(&component.name)
+            .and_then(|pin| pin.version.clone())
+            .unwrap_or_else(|| component.version.clone()),
         kind: component.kind.clone(),
         build_target: component.build_target.clone(),
         platform: match component.platform {
             Platform::Native => native_platform(),
             Platform::Any => "any".to_owned(),
         },
-        source,
-        extra,
+        source: read.source,
+        extra: read.extra,
         env: env.collect(),
         dependencies: component.depends_on.iter().map(dependency).collect::<Result<_>>()?,
         salt: request.salt.to_owned(),
     });
-    Ok(One { record, listings, source: size, newest, warnings })
+    let key = record.key();
+    Ok(One { record, key, listings: read.listings, source: read.size, newest: read.newest, warnings: read.warnings })
 }
 
-/// A component and all that it needs, each after what it needs itself.
-fn order<'a>(workspace: &'a Workspace, name: &ComponentName) -> Result<Vec<&'a Component>> {
+/// Components and all that they need, each after what it needs itself.
+fn order<'a>(workspace: &'a Workspace, names: &[ComponentName]) -> Result<Vec<&'a Component>> {
     let find = |name: &ComponentName| workspace.components.get(name).ok_or_else(|| unknown(workspace, name));
     let mut ordered = Vec::new();
     let (mut entered, mut left) = (BTreeSet::new(), BTreeSet::new());
-    let mut stack = vec![find(name)?];
+    let mut stack: Vec<&Component> = names.iter().rev().map(find).collect::<Result<_>>()?;
     while let Some(component) = stack.last().copied() {
         let missing: Vec<_> =
             component.depends_on.iter().filter(|needed| !left.contains(*needed)).map(find).collect::<Result<_>>()?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ pub(super) fn limits() -> Limits {
     Limits {
         record: Duration::from_millis(1500),
         patience: 3,
+        probe: None,
         transfers: transport::Limits {
             connect: Duration::from_millis(400),
             first_byte: Some(Duration::from_millis(1500)),
@@ -115,6 +116,40 @@ fn a_host_without_a_name_or_a_listener_is_given_up_at_once() {
     check_silent("no name", &open("http://nobody.invalid:9", limits()), &["nobody.invalid", "network"], &none);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     check_silent("refused", &open(&format!("http://{closed}"), limits()), &["cannot connect", "refused"], &none);
+}
+
+/// In a run that is told to look now and then.
+#[test]
+fn a_remote_that_is_back_is_asked_again_after_one_short_look() {
+    let dead = Arc::new(AtomicBool::new(true));
+    let is_dead = Arc::clone(&dead);
+    let bucket = Bucket::start(move |_, _| is_dead.load(Ordering::SeqCst).then_some(Fault::Silent));
+    let endpoint = format!("http://{}", bucket.address);
+    let wait = Duration::from_millis(300);
+    let remote = open(&endpoint, Limits { probe: Some(wait), ..limits() });
+    let entry = Entry::new("back", 1, 10);
+    remote.record(Section::Cache, &entry.hash).unwrap_err();
+    assert!(remote.is_given_up());
+    dead.store(false, Ordering::SeqCst);
+    let before = bucket.seen().len();
+    check(&remote.record(Section::Cache, &entry.hash).unwrap_err(), Trouble::Unreachable, &["given up earlier"]);
+    assert_eq!(bucket.seen().len(), before, "it was asked before its time");
+    std::thread::sleep(wait * 2);
+    assert!(remote.record(Section::Cache, &entry.hash).unwrap().is_none());
+    assert!(!remote.is_given_up());
+    let asked: Vec<String> = bucket.seen()[before..].iter().map(|request| request.path.clone()).collect();
+    assert!(asked[0].ends_with("/meta-v1/nothing"), "{asked:?}");
+    // While it is dead, a look is one request, whoever waits for it.
+    dead.store(true, Ordering::SeqCst);
+    remote.record(Section::Cache, &entry.hash).unwrap_err();
+    std::thread::sleep(wait * 2);
+    let before = bucket.seen().len();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| remote.record(Section::Cache, &entry.hash).unwrap_err());
+        }
+    });
+    assert_eq!(bucket.seen().len() - before, 1);
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! One build: the command of a component, run by `sh` in its folder.
+
+use std::fs::File;
+use std::io::Seek;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::cancel::Cancel;
+use crate::error::{Class, Error, IoContext, Result};
+use crate::group::{Ended, run};
+
+/// Where what a build says goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saying {
+    /// To our standard error while it is said. For one build at a time.
+    Through,
+    /// Into a file without a name, to be shown in one piece.
+    Kept,
+}
+
+/// A build that ended.
+pub(super) struct Ran {
+    /// What it said, if that was kept; at its beginning.
+    pub(super) log: Option<File>,
+    /// The error is that it failed, or was stopped.
+    pub(super) result: Result<()>,
+}
+
+/// Runs a command in a folder, with our environment and nothing to read. It leads a process group that is stopped with it.
+pub(super) fn build(command: &str, folder: &Path, saying: Saying, cancel: &Cancel) -> Result<Ran> {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).current_dir(folder).stdin(Stdio::null());
+    let log = match saying {
+        Saying::Through => {
+            shell.stdout(std::io::stderr());
+            None
+        }
+        Saying::Kept => {
+            let doing = || "cannot make a file for what a build says";
+            let file = tempfile::tempfile().or_fail(doing)?;
+            // Both write at one place in it, so lines stay in their order.
+            shell.stdout(file.try_clone().or_fail(doing)?).stderr(file.try_clone().or_fail(doing)?);
+            Some(file)
+        }
+    };
+    let result = match run(&mut shell, cancel) {
+        Ok(Ended::Status(0)) => Ok(()),
+        // Whoever stops us may stop it as well, and it may be the faster to end.
+        Ok(Ended::Stopped | Ended::Status(_)) if cancel.signal().is_some() => cancel.check(),
+        Ok(Ended::Stopped) => Err(Error::failed("its build was stopped")),
+        Ok(Ended::Status(status)) => {
+            let why = format!("its build ended with status {status}");
+            Err(Error::failed(why).hint("what it said is above"))
+        }
+        Err(error) => match cancel.check() {
+            Ok(()) => Err(error.context("its build could not be started").with_class(Class::Failed)),
+            stopped => stopped,
+        },
+    };
+    drop(shell);
+    let log = match log {
+        Some(mut file) => {
+            file.rewind().or_fail(|| "cannot read what a build said")?;
+            Some(file)
+        }
+        None => None,
+    };
+    Ok(Ran { log, result })
+}

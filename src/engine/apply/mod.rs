@@ -1,0 +1,239 @@
+//! A whole workspace brought up to date: each component after those that it needs, from the cache, the remote, or its build.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | `schedule` | who comes when |
+//! | `component` | one component: looked for, built, stored |
+//! | `build` | one build's processes |
+//! | [`release`] | what was applied, as a generation of a profile |
+//!
+//! Nothing here prints: what happens is told to an [`Observer`].
+
+mod build;
+mod component;
+mod release;
+mod schedule;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+pub use self::build::Saying;
+pub use self::release::{ReleaseRequest, Released, release};
+use self::schedule::Graph;
+use crate::cancel::Cancel;
+use crate::engine::entries::explain::{Explanation, Others};
+use crate::engine::entries::lookup::{Looked, Tier};
+use crate::engine::entries::share::Shared;
+use crate::engine::entries::target::Guards;
+use crate::engine::keys::Keys;
+use crate::entry::{Encoding, Home, Record};
+use crate::error::{Class, Error, Result};
+use crate::hash::Hash;
+use crate::key::{ComponentName, Workspace};
+use crate::remote::{Failure, Remote, Scopes};
+use crate::text::Shown;
+
+/// What is to be brought up to date, and how.
+pub struct ApplyRequest<'a> {
+    /// The workspace.
+    pub workspace: &'a Workspace,
+    /// The components, in their order, with their keys.
+    pub keys: &'a Keys,
+    /// What is wrong with components before anything begins.
+    pub troubles: &'a BTreeMap<ComponentName, String>,
+    /// Computes the key of a component once more.
+    pub again: &'a (dyn Fn(&ComponentName) -> Result<Hash> + Sync),
+    /// The cache.
+    pub cache: &'a Home,
+    /// Where entries are shared.
+    pub remote: Option<&'a Remote>,
+    /// Whose entries count.
+    pub scopes: &'a Scopes,
+    /// How payloads are compressed.
+    pub encoding: Encoding,
+    /// What is never replaced.
+    pub guards: Guards,
+    /// What no artifact may contain.
+    pub not_in: Vec<PathBuf>,
+    /// How many at once.
+    pub jobs: usize,
+    /// Whether to look for what was built before.
+    pub look: bool,
+    /// Whether it is an error when the remote does not help.
+    pub remote_required: bool,
+    /// Where what builds say goes.
+    pub saying: Saying,
+    /// Asks to stop.
+    pub cancel: &'a Cancel,
+}
+
+/// What happens, as it happens. Called by several threads.
+pub trait Observer: Sync {
+    /// Takes note of an event.
+    fn tell(&self, event: Event<'_>);
+}
+
+/// Something that happened to a component.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Its entry was looked for; what to say of that beside the result.
+    Looked(&'a Looked),
+    /// The remote did not help.
+    RemoteFailed(&'a Failure),
+    /// It is not in the cache and will be built. What that says may go straight through.
+    Building(&'a ComponentName, &'a Missed, bool),
+    /// Its build ended, and this is what it said, unless that went through. The error is that it failed.
+    Built(&'a ComponentName, Option<File>, Result<Duration, &'a Error>),
+    /// What was built was shared.
+    Shared(&'a ComponentName, &'a Hash, &'a Shared),
+    /// Something the user should know.
+    Warning(&'a ComponentName, String),
+    /// It is done with.
+    Done(&'a Done),
+}
+
+/// Why a component is not taken from the cache.
+#[derive(Debug)]
+pub enum Missed {
+    /// The cache was not asked.
+    NotLooked,
+    /// Nothing of this component was ever stored, as far as is known here.
+    First,
+    /// What differs from the nearest entry.
+    Because(Box<Explanation>),
+}
+
+/// What became of a component, or would become of it.
+#[derive(Debug)]
+pub enum Status {
+    /// Its artifact came from an entry.
+    Hit(Tier, Box<Record>),
+    /// It was built; with its entry, if one could be made.
+    Built(Missed, Option<Box<Record>>),
+    /// It would be built.
+    WouldBuild(Missed),
+    /// There is nothing to build or to restore: other components use its sources.
+    Sources,
+    /// It is not in the cache, and nothing says how to build it.
+    NeedsBuild(Missed),
+    /// It failed.
+    Failed(Error),
+    /// This component failed, which it needs.
+    Skipped(ComponentName),
+    /// It was not done when all was to stop.
+    Interrupted,
+}
+
+/// A component that is done with.
+#[derive(Debug)]
+pub struct Done {
+    /// Its name.
+    pub name: ComponentName,
+    /// Its key, if it has one.
+    pub key: Option<Hash>,
+    /// What became of it.
+    pub status: Status,
+    /// How long that took.
+    pub took: Duration,
+    /// How long its build took.
+    pub built_in: Option<Duration>,
+    /// Whether it was to be shared and could not be.
+    pub unshared: bool,
+}
+
+impl Done {
+    /// Whether those that need it can go on.
+    pub fn is_good(&self) -> bool {
+        matches!(self.status, Status::Hit(..) | Status::Built(..) | Status::WouldBuild(_) | Status::Sources)
+    }
+}
+
+/// Brings the components up to date. Blocks until all are done with, or all that runs is stopped. The results stand in the order
+/// of the components.
+pub fn apply(request: &ApplyRequest<'_>, observer: &dyn Observer) -> Vec<Done> {
+    each(request, observer, |run, name| run.bring(name))
+}
+
+/// What [`apply`] would do. Changes nothing.
+pub fn plan(request: &ApplyRequest<'_>, observer: &dyn Observer) -> Vec<Done> {
+    each(request, observer, |run, name| run.foresee(name))
+}
+
+struct Run<'a> {
+    request: &'a ApplyRequest<'a>,
+    observer: &'a dyn Observer,
+    /// The cache's entries, to explain misses by; read at the first of them.
+    others: OnceLock<Others>,
+}
+
+fn each(
+    request: &ApplyRequest<'_>,
+    observer: &dyn Observer,
+    work: impl Fn(&Run<'_>, &ComponentName) -> Done + Sync,
+) -> Vec<Done> {
+    let order = &request.keys.order;
+    let numbers: BTreeMap<&ComponentName, usize> = order.iter().enumerate().map(|(at, name)| (name, at)).collect();
+    let needs = order.iter().map(|name| {
+        let component = request.workspace.components.get(name);
+        let needs = component.map(|component| component.depends_on.as_slice()).unwrap_or_default();
+        needs.iter().filter_map(|needed| numbers.get(needed).copied()).collect()
+    });
+    let run = Run { request, observer, others: OnceLock::new() };
+    let tell = |done: Done| {
+        observer.tell(Event::Done(&done));
+        done
+    };
+    let work = |number: usize| {
+        let done = tell(work(&run, &order[number]));
+        (done.is_good(), done)
+    };
+    let without = |number: usize, status: Status| {
+        let name = order[number].clone();
+        let key = request.keys.get(&name).map(|(key, _)| key);
+        tell(Done { name, key, status, took: Duration::ZERO, built_in: None, unshared: false })
+    };
+    let skip = |number: usize, failed: usize| {
+        // What was stopped did not fail.
+        let stopped = request.cancel.signal().is_some();
+        without(number, if stopped { Status::Interrupted } else { Status::Skipped(order[failed].clone()) })
+    };
+    let done = Graph::new(needs.collect()).run(request.jobs, request.cancel, &work, &skip);
+    let done = done.into_iter().enumerate();
+    done.map(|(number, done)| done.unwrap_or_else(|| without(number, Status::Interrupted))).collect()
+}
+
+/// Where a component's artifact lies, if it has one.
+pub fn outputs(workspace: &Workspace, name: &ComponentName) -> Option<PathBuf> {
+    let component = workspace.components.get(name)?;
+    Some(workspace.root.join(&component.path).join(component.outputs.as_ref()?))
+}
+
+/// What is wrong with a workspace before anything begins: builds whose artifact has no place, and artifacts in each other.
+pub fn check<'a>(workspace: &Workspace, names: impl IntoIterator<Item = &'a ComponentName>) -> Result<()> {
+    let wrong = |what: String, hint: &str| Err(Error::new(Class::Workspace, what).hint(hint));
+    let mut places: Vec<(PathBuf, &ComponentName)> = Vec::new();
+    for name in names {
+        match (outputs(workspace, name), workspace.components.get(name).and_then(|known| known.build.as_ref())) {
+            (Some(place), _) => places.push((place, name)),
+            (None, Some(_)) => {
+                let hint = "set `outputs` in manifests/components.yaml to what it makes, relative to its folder";
+                return wrong(format!("`{name}` has a `build` and no `outputs`"), hint);
+            }
+            (None, None) => {}
+        }
+    }
+    places.sort();
+    for pair in places.windows(2) {
+        let [(place, one), (other, another)] = pair else { continue };
+        if other.starts_with(place) {
+            let shown = |path: &Path| Shown::path(path.strip_prefix(&workspace.root).unwrap_or(path)).to_string();
+            let what =
+                format!("the outputs of `{another}` (`{}`) lie in those of `{one}` (`{}`)", shown(other), shown(place));
+            return wrong(what, "give each component outputs of its own");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! What goes wrong with components, and what that means for the others.
+
+use std::fs;
+
+use super::{apply, assert_statuses, built, of, run, workspace};
+use crate::entries::{document, entries, manifest};
+use crate::harness::Sandbox;
+
+/// Components with these builds, each with a source and `out`.
+fn with(builds: &[(&str, &str, &str)]) -> Sandbox {
+    let sandbox = Sandbox::new();
+    let lines = builds.iter().map(|(name, needs, build)| {
+        let build = if build.is_empty() { String::new() } else { format!("build: \"{build}\", ") };
+        format!("  {name}: {{depends_on: [{needs}], {build}outputs: out}}\n")
+    });
+    manifest(&sandbox, &lines.collect::<String>());
+    for (name, ..) in builds {
+        sandbox.write(format!("components/{name}/src"), *name);
+    }
+    sandbox
+}
+
+#[test]
+fn a_failed_build_skips_those_that_need_it_and_nobody_else() {
+    let sandbox = with(&[
+        ("a", "", "exit 7"),
+        ("b", "a", "touch out"),
+        ("c", "b", "touch out"),
+        ("d", "", "touch out"),
+        ("e", "d", "touch out"),
+    ]);
+    let done = apply(&sandbox, &[], 1);
+    let expected = [("a", "failed"), ("b", "skipped"), ("c", "skipped"), ("d", "built"), ("e", "built")];
+    assert_statuses(&done, &expected);
+    assert!(of(&done, "a")["error"]["message"].as_str().unwrap().contains("status 7"));
+    assert_eq!((&of(&done, "c")["failed"], &done["counts"]["skipped"]), (&"a".into(), &2.into()));
+    let ran = run(&sandbox, &["apply"]).exits(1);
+    ran.says("skipped c: it needs a, which failed").says("2 hit (2 local, 0 remote), 0 built, 1 failed, 2 skipped");
+    // What failed is tried again, and the others are there.
+    manifest(
+        &sandbox,
+        "  a: {build: \"touch out\", outputs: out}\n  b: {depends_on: [a], build: \"touch out\", outputs: out}\n",
+    );
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "built"), ("b", "built")]);
+}
+
+#[test]
+fn without_a_build_a_miss_is_a_failure_and_a_hit_is_not() {
+    let sandbox = with(&[("a", "", ""), ("b", "a", "touch out")]);
+    let done = apply(&sandbox, &[], 1);
+    assert_statuses(&done, &[("a", "needs-build"), ("b", "skipped")]);
+    sandbox.write("components/a/out/x", "made elsewhere");
+    sandbox.monofo(["cache", "build", "a"]).exits(0);
+    fs::remove_dir_all(sandbox.work("components/a/out")).unwrap();
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local"), ("b", "built")]);
+    assert!(sandbox.work("components/a/out/x").exists());
+}
+
+#[test]
+fn a_build_that_makes_no_outputs_fails_and_names_them() {
+    let sandbox = with(&[("a", "", "mkdir wrong")]);
+    let done = apply(&sandbox, &[], 1);
+    let error = of(&done, "a")["error"]["message"].as_str().unwrap();
+    assert!(error.contains("`components/a/out` is not there"), "{error}");
+    assert!(entries(&sandbox.work(".meta-cache")).is_empty());
+}
+
+#[test]
+fn a_build_that_writes_to_its_sources_is_kept_and_not_cached() {
+    let sandbox = with(&[("a", "", "date +%s%N >> src; touch out"), ("b", "a", "touch out")]);
+    let done = apply(&sandbox, &[], 0);
+    assert_statuses(&done, &[("a", "built"), ("b", "built")]);
+    assert_eq!(of(&done, "a")["cached"], false);
+    assert!(sandbox.work("components/a/out").exists());
+    assert!(done["warnings"][0].as_str().unwrap().contains("a: its inputs changed while it was built"), "{done:#}");
+    // The other one was built from a key that is not true any more.
+    assert_eq!(of(&done, "b")["cached"], false);
+    assert!(entries(&sandbox.work(".meta-cache")).is_empty());
+}
+
+#[test]
+fn an_edit_during_a_build_is_noticed() {
+    let sandbox = with(&[("a", "", "cat src > out; echo edited > ../a/src")]);
+    assert_eq!(of(&apply(&sandbox, &[], 0), "a")["cached"], false);
+    // Now it writes what is there already, so nothing changes.
+    assert_eq!(of(&apply(&sandbox, &[], 0), "a")["cached"], true);
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local")]);
+}
+
+#[test]
+fn what_cannot_be_one_is_refused_before_anything_is_built() {
+    let cases: [(&str, &str); 5] = [
+        ("  a: {build: \"touch out\"}\n", "`a` has a `build` and no `outputs`"),
+        (
+            "  a: {path: x, build: \"true\", outputs: out}\n  b: {path: x/out, build: \"true\", outputs: z}\n",
+            "the outputs of `b` (`x/out/z`) lie in those of `a` (`x/out`)",
+        ),
+        ("  a: {depends_on: [b]}\n", "there is no component `b`"),
+        ("  a: {depends_on: [b]}\n  b: {depends_on: [a]}\n", "a"),
+        ("  a: 1\n", "expected a map"),
+    ];
+    for (components, words) in cases {
+        let sandbox = Sandbox::new();
+        manifest(&sandbox, components);
+        let error = apply(&sandbox, &[], 4);
+        assert!(error["error"]["message"].as_str().unwrap().contains(words), "{words}: {error:#}");
+    }
+    let none = Sandbox::new();
+    let error = apply(&none, &[], 4);
+    assert!(error["error"]["message"].as_str().unwrap().contains("manifests/components.yaml"), "{error:#}");
+    assert!(error["error"]["hint"].is_string());
+    none.assert_paths("work", &[]);
+}
+
+#[test]
+fn outputs_that_are_never_replaced_fail_the_component() {
+    let sandbox = Sandbox::new();
+    manifest(
+        &sandbox,
+        "  a: {path: ., build: \"touch manifests/x\", outputs: manifests}\n  b: {build: \"touch out\", outputs: out}\n",
+    );
+    sandbox.write("components/b/src", "");
+    let done = apply(&sandbox, &[], 1);
+    assert_statuses(&done, &[("a", "failed"), ("b", "built")]);
+    assert_eq!(of(&done, "a")["error"]["class"], "refused");
+    assert!(!sandbox.work("manifests/x").exists(), "it was built all the same");
+}
+
+#[test]
+fn sources_that_are_missing_or_cannot_be_read_fail_their_component_alone() {
+    let sandbox = workspace();
+    fs::remove_dir_all(sandbox.work("components/base")).unwrap();
+    let done = apply(&sandbox, &[], 1);
+    assert_statuses(&done, &[("app", "skipped"), ("base", "failed"), ("other", "built")]);
+    assert!(of(&done, "base")["error"]["message"].as_str().unwrap().contains("sources are not here"));
+    built(&sandbox);
+    // A component of sources alone has nothing to build.
+    manifest(&sandbox, "  lib: {}\n  a: {depends_on: [lib], build: \"touch out\", outputs: out}\n");
+    sandbox.write("components/lib/x.h", "");
+    sandbox.write("components/a/x.c", "");
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "built"), ("lib", "sources")]);
+    sandbox.write("components/lib/x.h", "changed");
+    let done = apply(&sandbox, &[], 0);
+    assert_statuses(&done, &[("a", "built"), ("lib", "sources")]);
+    assert!(of(&done, "a")["why"].as_str().unwrap().contains("`x.h` changed"), "{done:#}");
+}
+
+#[test]
+fn a_damaged_entry_is_built_again() {
+    let sandbox = workspace();
+    apply(&sandbox, &[], 0);
+    for metadata in entries(&sandbox.work(".meta-cache")).into_values() {
+        let payload = crate::entries::payload(&metadata);
+        let mut bytes = fs::read(&payload).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+        fs::remove_file(&payload).unwrap();
+        fs::write(&payload, bytes).unwrap();
+    }
+    let done = apply(&sandbox, &[], 0);
+    assert_statuses(&done, &[("app", "built"), ("base", "built"), ("other", "built")]);
+    assert_eq!(done["warnings"].as_array().unwrap().len(), 3, "{done:#}");
+    assert_statuses(&apply(&sandbox, &[], 0), &[("app", "hit local"), ("base", "hit local"), ("other", "hit local")]);
+}
+
+#[test]
+fn a_cache_that_cannot_be_made_is_said_and_everything_is_built() {
+    let sandbox = workspace();
+    let ran = |args: &[&str]| run(&sandbox, args).env("MONOFO_CACHE_DIR", "/proc/none/cache");
+    let done = document(ran(&["--json", "apply"]), 0);
+    assert!(
+        done["components"].as_array().unwrap().iter().all(|one| one["status"] == "built" && one["cached"] == false)
+    );
+    assert!(!done["warnings"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn every_ending_is_one_document() {
+    let sandbox = workspace();
+    for (args, status) in [
+        (&["--env", "prod"][..], 2),
+        (&["--jobs", "0"], 2),
+        (&["--component", "a b"], 2),
+        (&["--locked", "--env", "a/b"], 2),
+        (&["--remote", "http://x"], 2),
+        (&["--component", "nobody"], 4),
+        (&["--locked"], 4),
+        (&["--dry-run"], 0),
+        (&[], 0),
+    ] {
+        let done = document(run(&sandbox, &[&["--json", "apply"], args].concat()), status);
+        assert!(done["schema"].as_str().unwrap().starts_with("meta."), "{args:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_cache_is_refused() {
+    let sandbox = workspace();
+    sandbox.write("taken/file", "somebody's");
+    let ran = run(&sandbox, &["--json", "apply"]).env("MONOFO_CACHE_DIR", "taken");
+    assert_eq!(document(ran, 6)["error"]["class"], "refused");
+    sandbox.assert_paths("work/taken", &["file"]);
+}

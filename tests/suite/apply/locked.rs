@@ -1,0 +1,179 @@
+//! `apply --locked`: only what is locked, or nothing.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::{apply, assert_statuses, of, run, statuses, workspace};
+use crate::entries::{json, manifest};
+use crate::harness::Sandbox;
+
+const LOCK: &str = "manifests/components.lock.yaml";
+
+fn locked() -> Sandbox {
+    let sandbox = workspace();
+    sandbox.monofo(["lock"]).exits(0);
+    sandbox
+}
+
+#[test]
+fn each_environment_has_its_own_lock_and_no_other_stands_in() {
+    let sandbox = locked();
+    apply(&sandbox, &["--locked"], 0);
+    let error = apply(&sandbox, &["--locked", "--env", "prod"], 4);
+    assert!(error["error"]["message"].as_str().unwrap().contains("`manifests/components.lock.prod.yaml`"));
+    assert!(error["error"]["hint"].as_str().unwrap().contains("`monofo lock --env prod`"), "{error:#}");
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    assert_eq!(apply(&sandbox, &["--locked", "--env", "prod"], 0)["environment"], "prod");
+    assert!(sandbox.work(".meta-store/profiles/prod/current").exists());
+    // Without an environment there is no profile to switch.
+    assert!(apply(&sandbox, &["--locked"], 0)["profile"].is_null());
+}
+
+#[test]
+fn a_manifest_that_differs_is_refused_and_each_difference_named() {
+    let sandbox = locked();
+    let text = fs::read_to_string(sandbox.work(LOCK)).unwrap();
+    let text = text
+        .replace("app:\n    version: \"v1\"", "app:\n    version: \"v0\"")
+        .replace("depends_on: [base]", "depends_on: [other]")
+        .replace(
+            "other:\n    version: \"v1\"",
+            "other:\n    version: \"v1\"\n    type: rust\n    build_target: \"//x\"",
+        );
+    sandbox.write(LOCK, text);
+    let error = apply(&sandbox, &["--locked"], 4);
+    for words in [
+        "`app`: version is `v1` in the manifest and `v0` in the lock",
+        "`app`: depends on `base` in the manifest and not in the lock",
+        "`app`: depends on `other` in the lock and not in the manifest",
+        "`other`: type is",
+        "`other`: build_target is",
+    ] {
+        assert!(error["error"]["message"].as_str().unwrap().contains(words), "{words}: {error:#}");
+    }
+    assert!(!sandbox.path("log").exists(), "something was built");
+    // What is not applied need not be right.
+    apply(&sandbox, &["--locked", "--component", "base"], 0);
+    // Only warned of, and then the lock's versions count.
+    let done = apply(&sandbox, &["--locked", "--allow-drift"], 0);
+    assert_eq!(done["warnings"].as_array().unwrap().len(), 5, "{done:#}");
+    let record = json(&sandbox, &["cache", "list"], 0);
+    let versions: Vec<&Value> = record["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["component"] == "app")
+        .map(|one| &one["version"])
+        .collect();
+    assert_eq!(versions, ["v0"]);
+    // So it is another key than without a lock.
+    assert_eq!(statuses(&apply(&sandbox, &[], 0))["app"], "built");
+}
+
+#[test]
+fn a_component_that_the_lock_lacks_is_refused() {
+    let sandbox = locked();
+    let text = fs::read_to_string(sandbox.work(LOCK)).unwrap();
+    let at = text.find("  other:").unwrap();
+    sandbox.write(LOCK, &text[..at]);
+    for more in [&[][..], &["--allow-drift"]] {
+        let error = apply(&sandbox, &[&["--locked"], more].concat(), 4);
+        assert!(error["error"]["message"].as_str().unwrap().contains("has no component `other`"), "{error:#}");
+    }
+    apply(&sandbox, &["--locked", "--component", "app"], 0);
+}
+
+#[test]
+fn sources_that_are_not_those_that_are_locked_fail_their_component() {
+    let sandbox = locked();
+    sandbox.write("components/other/src.txt", "edited\n");
+    let done = apply(&sandbox, &["--locked"], 1);
+    assert_statuses(&done, &[("app", "built"), ("base", "built"), ("other", "failed")]);
+    assert!(of(&done, "other")["error"]["message"].as_str().unwrap().contains("not those that are locked"), "{done:#}");
+    // Nothing is released of a run that did not go well.
+    sandbox.write("components/other/src.txt", "other 1\n");
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    sandbox.write("components/other/src.txt", "edited\n");
+    apply(&sandbox, &["--locked", "--env", "prod"], 1);
+    assert!(!sandbox.work(".meta-store").exists());
+}
+
+#[test]
+fn a_checkout_has_to_be_at_the_commit_that_is_locked() {
+    let sandbox = workspace();
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command
+            .args(["-c", "user.name=x", "-c", "user.email=x@example.invalid", "-c", "commit.gpgsign=false"])
+            .args(args);
+        command.current_dir(sandbox.work("components/base")).env("HOME", sandbox.path("home"));
+        command.env("GIT_CONFIG_NOSYSTEM", "1").output()
+    };
+    if git(&["init", "-q"]).is_err() {
+        println!("SKIPPED: no git to make a checkout with");
+        return;
+    }
+    let commit = |text: &str| {
+        sandbox.write("components/base/src.txt", text);
+        git(&["add", "-A"]).unwrap();
+        assert!(git(&["commit", "-q", "-m", text]).unwrap().status.success());
+        String::from_utf8(git(&["rev-parse", "HEAD"]).unwrap().stdout).unwrap().trim().to_owned()
+    };
+    sandbox.write("components/base/.gitignore", "/out/\n");
+    let one = commit("base 1");
+    sandbox.monofo(["lock"]).exits(0);
+    let text = fs::read_to_string(sandbox.work(LOCK)).unwrap();
+    assert!(text.contains(&format!("    commit: \"{one}\"")), "{text}");
+    apply(&sandbox, &["--locked"], 0);
+    let two = commit("base 2");
+    git(&["checkout", "-q", &one]).unwrap();
+    assert_statuses(
+        &apply(&sandbox, &["--locked"], 0),
+        &[("app", "hit local"), ("base", "hit local"), ("other", "hit local")],
+    );
+    // By its commit alone, too.
+    git(&["checkout", "-q", &two]).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("source:")).collect();
+    sandbox.write(LOCK, lines.join("\n"));
+    let done = apply(&sandbox, &["--locked"], 1);
+    assert_statuses(&done, &[("app", "skipped"), ("base", "failed"), ("other", "hit local")]);
+    let message = of(&done, "base")["error"]["message"].as_str().unwrap();
+    assert!(message.contains(&one) && message.contains(&two), "{message}");
+    // Packed names and a worktree are read as well.
+    git(&["checkout", "-q", "-B", "work", &one]).unwrap();
+    git(&["pack-refs", "--all"]).unwrap();
+    apply(&sandbox, &["--locked"], 0);
+    // An export is no checkout: its commit cannot be told, and that is said.
+    fs::remove_dir_all(sandbox.work("components/base/.git")).unwrap();
+    let done = apply(&sandbox, &["--locked"], 0);
+    assert!(done["warnings"][0].as_str().unwrap().contains("base: it is no checkout"), "{done:#}");
+}
+
+#[test]
+fn a_release_of_some_components_does_not_switch_the_profile() {
+    let sandbox = workspace();
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    let ran = run(&sandbox, &["apply", "--locked", "--env", "prod", "--component", "app"]).exits(0);
+    ran.says("profile prod stays as it is");
+    assert!(!sandbox.work(".meta-store").exists());
+    apply(&sandbox, &["--locked", "--env", "prod"], 0);
+    let listed = json(&sandbox, &["store", "list"], 0);
+    assert_eq!(listed["entries"].as_array().unwrap().len(), 3);
+    // What the store holds has the key that the cache has.
+    let generation = json(&sandbox, &["store", "generations", "prod"], 0);
+    assert_eq!(generation["generations"][0]["artifacts"].as_array().unwrap().len(), 3);
+    assert!(generation["generations"][0]["lock"].is_string());
+}
+
+#[test]
+fn an_artifact_whose_inputs_changed_is_not_released() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {build: \"touch out; echo x >> src\", outputs: out}\n");
+    sandbox.write("components/a/src", "");
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    let error = apply(&sandbox, &["--locked", "--env", "prod"], 5);
+    assert_eq!(error["error"]["class"], "changed");
+    assert!(!sandbox.work(".meta-store/profiles/prod/current").exists());
+}
