@@ -198,6 +198,13 @@ fn a_folder_that_is_no_cache_is_refused() {
     let sandbox = workspace();
     sandbox.write("taken/file", "somebody's");
     let ran = run(&sandbox, &["--json", "apply"]).env("MONOFO_CACHE_DIR", "taken");
-    assert_eq!(document(ran, 6)["error"]["class"], "refused");
+    assert_eq!(document(ran, 6)["error"]["kind"], "refused");
     sandbox.assert_paths("work/taken", &["file"]);
+}
+
+#[test]
+fn a_remote_that_is_required_has_to_be_named() {
+    let sandbox = workspace();
+    let refused = document(run(&sandbox, &["--json", "apply", "--remote-required"]), 2);
+    assert!(refused["error"]["hint"].as_str().unwrap().contains("MONOFO_REMOTE"), "{refused:#}");
 }

@@ -174,6 +174,6 @@ fn an_artifact_whose_inputs_changed_is_not_released() {
     sandbox.write("components/a/src", "");
     sandbox.monofo(["lock", "--env", "prod"]).exits(0);
     let error = apply(&sandbox, &["--locked", "--env", "prod"], 5);
-    assert_eq!(error["error"]["class"], "changed");
+    assert_eq!(error["error"]["kind"], "changed");
     assert!(!sandbox.work(".meta-store/profiles/prod/current").exists());
 }
