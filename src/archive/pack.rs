@@ -166,7 +166,7 @@ pub fn compress(
             Ok(total)
         });
         drop(sender);
-        let written = write_in_order(receiver, codec, out, None);
+        let written = write_in_order(receiver, codec, out, None, None);
         let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((read?, written?))
     })
@@ -209,13 +209,19 @@ pub fn pack_and_digest(
     let workers = usize::try_from(blocks).unwrap_or(usize::MAX).min(cores);
     let spans = Mutex::new(0..blocks);
     let (sender, receiver) = crossbeam_channel::unbounded();
+    // No more blocks than keep everybody busy: fresh memory costs more time than waiting for the writer.
+    let ahead = 2 * workers + 2;
+    let (done, leave) = crossbeam_channel::bounded(ahead);
+    // There is room for all of them.
+    (0..ahead).for_each(|_| _ = done.try_send(()));
     thread::scope(|scope| {
         for _ in 0..workers {
-            let worker = Worker { stream, source, codec, spans: &spans, sender: sender.clone(), digests, context };
+            let (sender, leave) = (sender.clone(), leave.clone());
+            let worker = Worker { stream, source, codec, spans: &spans, leave, sender, digests, context };
             scope.spawn(move || worker.run());
         }
         drop(sender);
-        let written = write_in_order(receiver, codec, out, digests);
+        let written = write_in_order(receiver, codec, out, digests, Some(done));
         if written.is_err() {
             // No more spans: the workers finish the one they have and end.
             *spans.lock().unwrap_or_else(PoisonError::into_inner) = 0..0;
@@ -290,6 +296,8 @@ struct Worker<'a> {
     source: &'a Source<'a>,
     codec: Codec,
     spans: &'a Mutex<std::ops::Range<u64>>,
+    /// One for each block that may be begun.
+    leave: Receiver<()>,
     sender: Sender<Filled>,
     digests: Option<&'a Digests<'a>>,
     context: &'a Context,
@@ -300,6 +308,10 @@ impl Worker<'_> {
         let mut scratch = Vec::new();
         let mut encoder = None;
         loop {
+            if self.leave.recv().is_err() {
+                // The writer gave up.
+                return;
+            }
             // The buffer comes first: whoever holds a span must be able to finish it.
             let mut lent = Lent::take();
             let next = self.spans.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -370,13 +382,14 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
     Ok(have)
 }
 
-/// Owns the receiver: when this returns early, what is queued is dropped and its buffers go back, so that no worker
+/// Tells `done` of every block that is written. Owns the receiver: when this returns early, what is queued is dropped and its buffers go back, so that no worker
 /// waits for one in vain.
 fn write_in_order(
     receiver: Receiver<Filled>,
     codec: Codec,
     out: &mut dyn Write,
     digests: Option<&Digests<'_>>,
+    done: Option<Sender<()>>,
 ) -> Result<u64> {
     let mut framing = codec.framing();
     let mut written = 0u64;
@@ -397,6 +410,11 @@ fn write_in_order(
             framing.see(buffer.input());
             if let Some(digests) = digests {
                 digests.parts(buffer, &mut open);
+            }
+            drop(lent);
+            if let Some(done) = &done {
+                // Nobody needs it when all blocks are begun.
+                let _ = done.try_send(());
             }
             next += 1;
         }
