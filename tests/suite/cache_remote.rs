@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::entries::{Change, assert_restored, document, entries, json, workspace};
-use crate::harness::{Run, Sandbox, walk};
+use crate::harness::{Run, Sandbox, nobody_listens, walk};
 use crate::transport::http::{Bucket, Fault};
 
 /// A workspace, and the URL of a folder beside it.
@@ -199,8 +199,7 @@ fn a_local_hit_sends_nothing_to_a_bucket_and_other_commands_few_requests() {
 
 #[test]
 fn a_remote_that_nobody_answers_for_is_said_once_and_costs_little() {
-    // Nobody is given this port by chance.
-    let closed = "127.0.0.1:1".to_owned();
+    let closed = nobody_listens().to_string();
     let silent = Bucket::start(|_, _| Some(Fault::Silent));
     for (what, address, most) in [("refused", closed.clone(), 20), ("silent", silent.address.to_string(), 40)] {
         let sandbox = workspace();

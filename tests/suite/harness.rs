@@ -316,6 +316,11 @@ pub fn set(path: &Path, mode: Option<u32>, mtime: i64) {
     .unwrap();
 }
 
+/// An address where nobody listens: no test's server is ever given this port.
+pub fn nobody_listens() -> std::net::SocketAddr {
+    ([127, 0, 0, 1], 1).into()
+}
+
 /// Whether permissions do not bind this process, so that unreadable files can be read.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

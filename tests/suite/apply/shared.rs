@@ -1,7 +1,6 @@
 //! `apply` and remotes: dead ones, closed ones, ones that hold rubbish.
 
 use std::fs;
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -36,7 +35,7 @@ fn remote_warnings(document: &Value) -> usize {
 #[test]
 fn a_dead_remote_is_told_of_once_and_costs_its_time_once() {
     let sandbox = many(20);
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = crate::harness::nobody_listens();
     let endpoint = format!("http://{closed}");
     let started = Instant::now();
     let done = document(with_bucket(&sandbox, &endpoint, &[]), 0);

@@ -1,7 +1,7 @@
 //! Buckets and web servers that refuse, hang, break off or vanish; and how much they are asked.
 
 use std::ffi::OsStr;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -76,7 +76,7 @@ fn check_all(store: &dyn ChunkStore, writable: bool, words: &[&str]) {
 
 #[test]
 fn what_cannot_be_reached_is_unavailable_and_never_missing() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = crate::harness::nobody_listens();
     let silent = Bucket::start(|_, _| Some(Fault::Silent));
     for address in [closed, silent.address] {
         let words = [&*address.to_string(), "network"];

@@ -114,7 +114,7 @@ fn check_silent(kind: &str, remote: &Remote, words: &[&str], asked: &dyn Fn() ->
 fn a_host_without_a_name_or_a_listener_is_given_up_at_once() {
     let none = || 0;
     check_silent("no name", &open("http://nobody.invalid:9", limits()), &["nobody.invalid", "network"], &none);
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = crate::harness::nobody_listens();
     check_silent("refused", &open(&format!("http://{closed}"), limits()), &["cannot connect", "refused"], &none);
 }
 
@@ -175,7 +175,7 @@ fn a_dead_remote_costs_as_much_time_as_was_promised_and_no_more() {
     let stalls = Bucket::start(|_, request| request.reads_object().then_some(Fault::StallAfter(5)));
     let entry = Entry::new("promised", 1, 10);
     stalls.insert(&entry.key("shared", "cache", "record.json"), entry.record.clone());
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = crate::harness::nobody_listens();
     for (endpoint, seconds) in [
         ("http://nobody.invalid:9".to_owned(), 7),
         (format!("http://{closed}"), 7),

@@ -1,7 +1,7 @@
 //! Buckets that refuse, hang, break off, lie or vanish.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -95,7 +95,7 @@ fn a_healthy_bucket_serves_and_takes_parts() {
 
 #[test]
 fn a_refused_connection_names_the_endpoint() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = crate::harness::nobody_listens();
     let started = Instant::now();
     let error = fetch(&at(address, &Cancel::new(), limits())).unwrap_err();
     check_error(&error, Class::Unavailable, &[&address.to_string(), "connect", "AWS_ENDPOINT_URL", "refused"]);
@@ -306,7 +306,7 @@ fn an_upload_whose_last_answer_is_lost_has_succeeded() {
 
 #[test]
 fn without_credentials_the_error_comes_soon_and_says_what_to_set() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = crate::harness::nobody_listens();
     let place = Place { name: "b".into(), prefix: String::new() };
     let open = |metadata: Option<String>| {
         let mut variables = vec![("HOME", "/nonexistent".to_owned())];
