@@ -2,15 +2,16 @@
 //!
 //! The groups of this process are known, so that none outlives it when it is ended without unwinding.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::cancel::Cancel;
 use crate::error::{IoContext, Result};
@@ -20,6 +21,15 @@ const GRACE: Duration = Duration::from_secs(9);
 
 /// How often somebody looks whether to stop.
 const POLL: Duration = Duration::from_millis(50);
+
+/// How long what a child left behind may take to end by itself: a pipe's last reader needs a moment longer than its writer.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// How long it may take to stop after SIGTERM before it is killed.
+const LEFT_GRACE: Duration = Duration::from_secs(2);
+
+/// Reads the number of a group, then waits for the end of its input and kills that group.
+const WATCHER: &str = "read group && { read over || kill -s KILL -- \"-$group\"; }";
 
 /// Those of this process.
 static GROUPS: Groups = Groups::new();
@@ -36,10 +46,103 @@ pub enum Ended {
 /// Runs a command as the leader of a new process group and waits for it. When `cancel` is set the whole group gets SIGTERM,
 /// and SIGKILL after a grace period of 9 s; nothing of it is left then. The error is that it could not be started.
 pub fn run(command: &mut Command, cancel: &Cancel) -> Result<Ended> {
+    wait(start(command)?, cancel)
+}
+
+/// The same for a command that nothing may be left of: what is still in its group when it ended is stopped, and whether there was
+/// something is told beside. When this process is killed the group is killed too, and only then `held` is let go, which may be
+/// open for a lock.
+pub fn run_whole(command: &mut Command, held: Option<&File>, cancel: &Cancel) -> Result<(Ended, bool)> {
+    let mut watcher = Watcher::start(held).or_fail(|| "cannot start `sh`")?;
+    let child = start(command)?;
+    let group = group_of(&child);
+    watcher.watch(group);
+    let ended = wait(child, cancel)?;
+    let left = ended != Ended::Stopped && group.is_some_and(sweep);
+    Ok((ended, left))
+}
+
+fn start(command: &mut Command) -> Result<Child> {
     command.process_group(0);
     let name = command.get_program().display().to_string();
-    let child = GROUPS.start(|| command.spawn()).or_fail(|| format!("cannot start `{name}`"))?;
-    wait(child, cancel)
+    GROUPS.start(|| command.spawn()).or_fail(|| format!("cannot start `{name}`"))
+}
+
+/// Stops what is left of a group whose leader ended. Whether there was something.
+fn sweep(group: Pid) -> bool {
+    if is_gone_within(group, LINGER) {
+        return false;
+    }
+    stop(group);
+    if !is_gone_within(group, LEFT_GRACE) {
+        // A group that is gone already is what we want.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    true
+}
+
+fn is_gone_within(group: Pid, most: Duration) -> bool {
+    let started = Instant::now();
+    while test_kill_process_group(group).is_ok() && runs(group) {
+        if started.elapsed() >= most {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// Whether a group has a process that is more than an exit status that nobody fetched: the first process of a container may be
+/// slow to do that, or never do it.
+fn runs(group: Pid) -> bool {
+    // Where nothing tells of processes, each counts.
+    let Ok(all) = std::fs::read_dir("/proc") else { return true };
+    let mut stats = all.flatten().filter_map(|one| std::fs::read(one.path().join("stat")).ok()).peekable();
+    let group = group.as_raw_pid().to_string();
+    // The name, in brackets, may hold anything: proc_pid_stat(5).
+    let is_member = |stat: Vec<u8>| {
+        let stat = String::from_utf8_lossy(&stat).into_owned();
+        let mut fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
+        let state = fields.next();
+        fields.nth(1) == Some(group.as_str()) && !matches!(state, Some("Z" | "X"))
+    };
+    stats.peek().is_none() || stats.any(is_member)
+}
+
+/// Asks a group to end. What is stopped, as a reader of a terminal in the background is, has to go on to do so.
+fn stop(group: Pid) {
+    // A group that is gone already is what we want.
+    let _ = kill_process_group(group, Signal::TERM);
+    let _ = kill_process_group(group, Signal::CONT);
+}
+
+/// A process that outlives this one for as long as it takes to kill a group.
+struct Watcher(Child);
+
+impl Watcher {
+    fn start(held: Option<&File>) -> io::Result<Self> {
+        // Whoever has it open holds a lock until the group is killed. The builds do not: what they leave running must not.
+        let held = held.map(File::try_clone).transpose()?;
+        let mut command = Command::new("sh");
+        command.args(["-c", WATCHER]).current_dir("/").process_group(0).stdin(Stdio::piped());
+        command.stdout(held.map_or_else(Stdio::null, Stdio::from)).stderr(Stdio::null());
+        command.spawn().map(Watcher)
+    }
+
+    fn watch(&mut self, group: Option<Pid>) {
+        if let (Some(stdin), Some(group)) = (&mut self.0.stdin, group) {
+            // Without a watcher the group runs as it would have before.
+            let _ = writeln!(stdin, "{}", group.as_raw_pid());
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // Before the end of its input can be seen: there is nothing to kill any more.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Kills every group that runs, and lets none start any more. For the moment before the process ends without unwinding.
@@ -79,7 +182,7 @@ fn wait(mut child: Child, cancel: &Cancel) -> Result<Ended> {
         }
         match stopped {
             None if cancel.signal().is_some() => {
-                signal(Signal::TERM);
+                group.into_iter().for_each(stop);
                 stopped = Some(Instant::now());
             }
             Some(since) if !killed && since.elapsed() > GRACE => {
@@ -173,6 +276,35 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(5));
         thread::sleep(Duration::from_millis(1200));
         assert!(!mark.exists(), "a grandchild went on");
+    }
+
+    #[test]
+    fn what_is_left_behind_is_stopped_and_told() {
+        let whole = |script: &str| {
+            run_whole(Command::new("sh").args(["-c", script]).stdout(Stdio::null()), None, &Cancel::new()).unwrap()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        assert_eq!(whole("exit 3"), (Ended::Status(3), false));
+        assert_eq!(whole("sleep 0.05 & exit 0"), (Ended::Status(0), false));
+        assert_eq!(whole(&format!("sleep 77 & echo $! > '{}'", pid.display())), (Ended::Status(0), true));
+        let pid = std::fs::read_to_string(pid).unwrap().trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "it is still there: {stat}");
+    }
+
+    #[test]
+    fn a_stopped_one_ends_at_once() {
+        let cancel = Cancel::new();
+        let later = cancel.clone();
+        let stopper = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            later.stop(2);
+        });
+        let begun = Instant::now();
+        assert_eq!(shell("kill -STOP $$", &cancel), Ended::Stopped);
+        stopper.join().unwrap();
+        assert!(begun.elapsed() < GRACE, "it was waited for");
     }
 
     #[test]

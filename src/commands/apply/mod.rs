@@ -84,6 +84,7 @@ impl Commands<'_> {
             look: !asked.no_cache,
             remote_required: asked.remote.remote_required,
             saying: self.saying(jobs),
+            held: held.as_ref(),
             cancel: self.cancel,
         };
         let done = {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::cancel::Cancel;
 use crate::error::{Class, Error, IoContext, Result};
-use crate::group::{Ended, run};
+use crate::group::{Ended, run_whole};
 
 /// Where what a build says goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +24,19 @@ pub(super) struct Ran {
     pub(super) log: Option<File>,
     /// The error is that it failed, or was stopped.
     pub(super) result: Result<()>,
+    /// Whether something that it had started was still running, and had to be stopped.
+    pub(super) left: bool,
 }
 
-/// Runs a command in a folder, with our environment and nothing to read. It leads a process group that is stopped with it.
-pub(super) fn build(command: &str, folder: &Path, saying: Saying, cancel: &Cancel) -> Result<Ran> {
+/// Runs a command in a folder, with our environment and nothing to read. It leads a process group that ends with it, or with us;
+/// `held` is let go after that.
+pub(super) fn build(
+    command: &str,
+    folder: &Path,
+    saying: Saying,
+    held: Option<&File>,
+    cancel: &Cancel,
+) -> Result<Ran> {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).current_dir(folder).stdin(Stdio::null());
     let log = match saying {
@@ -43,7 +52,9 @@ pub(super) fn build(command: &str, folder: &Path, saying: Saying, cancel: &Cance
             Some(file)
         }
     };
-    let result = match run(&mut shell, cancel) {
+    let ran = run_whole(&mut shell, held, cancel);
+    let left = ran.as_ref().is_ok_and(|(_, left)| *left);
+    let result = match ran.map(|(ended, _)| ended) {
         Ok(Ended::Status(0)) => Ok(()),
         // Whoever stops us may stop it as well, and it may be the faster to end.
         Ok(Ended::Stopped | Ended::Status(_)) if cancel.signal().is_some() => cancel.check(),
@@ -65,5 +76,5 @@ pub(super) fn build(command: &str, folder: &Path, saying: Saying, cancel: &Cance
         }
         None => None,
     };
-    Ok(Ran { log, result })
+    Ok(Ran { log, result, left })
 }

@@ -90,10 +90,15 @@ impl Run<'_> {
         self.observer.tell(Event::Building(name, &missed, self.request.saying == Saying::Through));
         let folder = self.request.workspace.root.join(&component.path);
         let started = Instant::now();
-        let Ran { log, result } = build(command, &folder, self.request.saying, self.request.cancel)?;
+        let Ran { log, result, left } =
+            build(command, &folder, self.request.saying, self.request.held, self.request.cancel)?;
         let took = started.elapsed();
         let result = result.and_then(|()| self.is_made(&place));
         self.observer.tell(Event::Built(name, log, result.as_ref().map(|()| took)));
+        if left {
+            let text = "its build ended and left processes behind, which were stopped: let it wait for them";
+            self.observer.tell(Event::Warning(name, text.to_owned()));
+        }
         result?;
         notes.built_in = Some(took);
         let record = self.keep(name, &place, took, notes)?;

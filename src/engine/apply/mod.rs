@@ -66,6 +66,8 @@ pub struct ApplyRequest<'a> {
     pub remote_required: bool,
     /// Where what builds say goes.
     pub saying: Saying,
+    /// What keeps others from building in the same folders, for as long as anything of a build may run.
+    pub held: Option<&'a File>,
     /// Asks to stop.
     pub cancel: &'a Cancel,
 }

@@ -103,6 +103,30 @@ fn a_signal_ends_the_builds_and_leaves_nothing_half_made() {
 }
 
 #[test]
+fn builds_do_not_outlive_a_kill_and_the_next_run_waits_for_their_end() {
+    let sandbox = Sandbox::new();
+    manifest(
+        &sandbox,
+        "  slow: {build: \"trap '' TERM; echo $$ >> $PIDS; rm -rf out; mkdir out; touch $STARTED.slow $STARTED.slow2; if [ -e $PIDS.again ]; \
+         then touch out/made; else sleep 300; fi\", outputs: out}\n",
+    );
+    sandbox.write("components/slow/src", "");
+    let mut child = start(&sandbox, &["apply"]);
+    send(&child, Signal::KILL);
+    child.wait().unwrap();
+    let pid = fs::read_to_string(sandbox.path("pids")).unwrap();
+    let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    until(|| test_kill_process(pid).is_err());
+    fs::write(sandbox.path("pids.again"), "").unwrap();
+    let next = super::run(&sandbox, &["apply"])
+        .env("PIDS", sandbox.path("pids").to_str().unwrap())
+        .env("STARTED", sandbox.path("started").to_str().unwrap())
+        .exits(0);
+    next.says("built slow");
+    sandbox.assert_paths("work/components/slow/out", &["made"]);
+}
+
+#[test]
 fn a_second_signal_ends_deaf_builds_at_once() {
     let sandbox = workspace("trap '' TERM INT;");
     let child = start(&sandbox, &["apply", "--jobs", "2"]);
