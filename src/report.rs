@@ -352,21 +352,16 @@ impl Report {
         }
     }
 
-    /// What another program said, under a heading, in one piece and as it is. Those who asked for quiet see it only when it is
+    /// What another program said, under a heading, in one piece and as it is, but that it opens no log group. Those who asked for quiet see it only when it is
     /// to be open.
     pub fn passage(&self, open: bool, heading: impl Display, said: &mut dyn Read) {
         if !open && self.mode.verbosity == Verbosity::Quiet {
             return;
         }
-        let heading = self.headed(open, heading);
+        let (heading, style) = (self.headed(open, heading), self.mode.style);
         self.write(&mut |stderr| {
             writeln!(stderr, "{heading}")?;
-            let (mut block, mut last) = (vec![0; 64 << 10], b'\n');
-            while let count @ 1.. = said.read(&mut block)? {
-                stderr.write_all(&block[..count])?;
-                last = block[count - 1];
-            }
-            if last == b'\n' { Ok(()) } else { writeln!(stderr) }
+            line::passage(said, stderr, style == Style::Job)
         });
     }
 

@@ -1,6 +1,8 @@
 //! `monofo lock`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -17,11 +19,17 @@ impl Commands<'_> {
         self.answers("meta.lock/1", |_| self.update_lock(asked.env.as_deref()))
     }
 
+    /// Holds a workspace by the folder of its manifests.
+    pub(super) fn hold(&self, manifests: &Path) -> Result<File> {
+        let waiting = || self.report.note("waiting for another `apply` or `lock` in this workspace");
+        hold_folder(manifests, &waiting, self.cancel)
+    }
+
     fn update_lock(&self, environment: Option<&str>) -> Result<()> {
         let keeping = self.keeping()?;
         let workspace = &keeping.workspace;
         let Some(manifests) = &workspace.manifests else { return Err(no_manifest("there is nothing to lock")) };
-        let held = hold_folder(manifests, self.cancel)?;
+        let held = self.hold(manifests)?;
         let names: Vec<ComponentName> = workspace.components.keys().cloned().collect();
         let known = keeping.known_digests()?;
         let mut keys = keeping.keys(&names, &BTreeMap::new(), &known, self.cancel)?;
@@ -45,9 +53,9 @@ impl Commands<'_> {
             let source = keys.source(name);
             if source.is_none() {
                 let shown = Shown::path(&component.path);
-                self.report.warning(format_args!(
-                    "the sources of `{name}` are not here (`{shown}`): they are not locked anew"
-                ));
+                let text = format!("the sources of `{name}` are not here: there is no folder `{shown}`");
+                return Err(Error::new(Class::Workspace, text)
+                    .hint("check them out, or set `path` in manifests/components.yaml"));
             }
             found.insert(name.clone(), Sources { source, commit });
         }

@@ -60,11 +60,14 @@ pub(super) fn wait_lock(file: &File, hold: Hold, path: &Path, most: Duration, ca
     Ok(())
 }
 
-/// Holds a folder against others who want to do so, until the result is dropped. Class `Locked` when they do not let go within
-/// [`LOCK_WAIT`].
-pub fn hold_folder(folder: &Path, cancel: &Cancel) -> Result<File> {
+/// Holds a folder against others who want to do so, until the result is dropped. Calls `waiting` when one of them has it; class
+/// `Locked` when they do not let go within [`LOCK_WAIT`].
+pub fn hold_folder(folder: &Path, waiting: &dyn Fn(), cancel: &Cancel) -> Result<File> {
     let held = File::open(folder).or_fail(|| format!("cannot open `{}`", Shown::path(folder)))?;
-    wait_lock(&held, Hold::Exclusive, folder, LOCK_WAIT, cancel)?;
+    if !try_lock(&held, Hold::Exclusive)? {
+        waiting();
+        wait_lock(&held, Hold::Exclusive, folder, LOCK_WAIT, cancel)?;
+    }
     Ok(held)
 }
 

@@ -1,5 +1,7 @@
 //! The words of one line.
 
+use std::io::{self, BufRead, BufReader, Read, Write};
+
 use crate::engine::{ChunkCounts, Outcome};
 use crate::report::Verb;
 use crate::text::{Bytes, Count, Number, Shown, Took};
@@ -44,8 +46,38 @@ pub(super) fn clean(text: &str) -> String {
     };
     let lines: Vec<String> = text.trim_end_matches('\n').split('\n').map(escaped).collect();
     let text = lines.join("\n  ");
-    match ["---", "+++", "~~~", "^^^"].iter().any(|group| text.starts_with(group)) {
+    match opens_group(text.as_bytes()) {
         true => format!("  {text}"),
         false => text,
     }
+}
+
+fn opens_group(line: &[u8]) -> bool {
+    ["---", "+++", "~~~", "^^^"].iter().any(|group| line.starts_with(group.as_bytes()))
+}
+
+/// What another program said, as it is. In a job's log no line of it opens or closes a group; colours end with it.
+pub(super) fn passage(said: &mut dyn Read, out: &mut dyn Write, in_job: bool) -> io::Result<()> {
+    let mut said = BufReader::new(said);
+    let (mut piece, mut escapes) = (Vec::new(), false);
+    let (mut is_start, mut held) = (true, false);
+    // A line without an end is passed on in pieces.
+    while (&mut said).take(64 << 10).read_until(b'\n', &mut piece)? > 0 {
+        if std::mem::take(&mut held) {
+            out.write_all(b"\n")?;
+        }
+        if in_job && is_start && opens_group(&piece) {
+            out.write_all(b"  ")?;
+        }
+        escapes |= piece.contains(&0x1b);
+        held = piece.last() == Some(&b'\n');
+        is_start = held;
+        out.write_all(&piece[..piece.len() - usize::from(held)])?;
+        piece.clear();
+    }
+    // Before the last line break: a heading has to begin its line.
+    if escapes {
+        out.write_all(b"\x1b[0m")?;
+    }
+    out.write_all(b"\n")
 }

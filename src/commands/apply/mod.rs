@@ -16,15 +16,19 @@ use crate::cli::apply::Apply;
 use crate::config::entries::Keeping;
 use crate::config::workspace::{drift, head, lock_for};
 use crate::context::Context;
-use crate::engine::apply::{ApplyRequest, Done, ReleaseRequest, Saying, Status, apply, check, plan, release};
+use crate::engine::apply::{
+    ApplyRequest, Done, ReleaseRequest, Saying, Status, apply, check, nothing_to_release, outputs, plan, release,
+};
 use crate::engine::keys::{Keys, Pinned};
-use crate::entry::hold_folder;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, Lock, Mode};
 use crate::remote::Scopes;
 use crate::report::{Style, Verbosity};
 use crate::text::{Count, Shown};
+
+/// The shortest commit that a lock may name: what git shows of one.
+const SHORTEST_COMMIT: usize = 7;
 
 impl Commands<'_> {
     pub(super) fn apply(&self, asked: &Apply) -> u8 {
@@ -43,7 +47,7 @@ impl Commands<'_> {
         let (remote, unusable) = required(keeping.remote_for_long(flag, self.cancel)?, &asked.remote)?;
         let lock = if asked.locked { Some(lock_for(workspace, asked.env.as_deref())?) } else { None };
         // Two that build in the same folders would spoil each other's outputs.
-        let held = if asked.dry_run { None } else { Some(hold_folder(manifests, self.cancel)?) };
+        let held = if asked.dry_run { None } else { Some(self.hold(manifests)?) };
         let names = match asked.component.as_slice() {
             [] => workspace.components.keys().cloned().collect(),
             named => named.iter().map(|name| keeping.component(name)).collect::<Result<Vec<_>>>()?,
@@ -51,8 +55,17 @@ impl Commands<'_> {
         let pinned = lock.as_ref().map(pinned).unwrap_or_default();
         let keys = self.workspace_keys(&keeping, &names, &pinned, asked.dry_run)?;
         check(workspace, &keys.order)?;
+        let releases = lock.is_some() && asked.env.is_some();
+        if releases && asked.component.is_empty() {
+            // What would stop the release at its end is told before anything is built.
+            if keys.order.iter().all(|name| outputs(workspace, name).is_none()) {
+                return Err(nothing_to_release());
+            }
+            keeping.store.exists()?;
+        }
         let troubles = match &lock {
             Some(lock) => {
+                is_of(lock, asked.env.as_deref())?;
                 self.compare(&keeping, lock, &keys, asked.allow_drift)?;
                 self.troubles(&keeping, lock, &keys)
             }
@@ -83,6 +96,7 @@ impl Commands<'_> {
             jobs,
             look: !asked.no_cache,
             remote_required: asked.remote.remote_required,
+            releases,
             saying: self.saying(jobs),
             held: held.as_ref(),
             cancel: self.cancel,
@@ -146,6 +160,7 @@ impl Commands<'_> {
         for name in &keys.order {
             lock.component(name)?;
         }
+        self.has_whole_commits(keeping, lock, keys)?;
         let differences = drift(&keeping.workspace, lock, &keys.order);
         if differences.is_empty() {
             return Ok(());
@@ -158,6 +173,21 @@ impl Commands<'_> {
         let text = format!("`{}` differs from the manifest:\n{}", Shown::path(shown), differences.join("\n"));
         Err(Error::new(Class::Workspace, text)
             .hint("bring it up to date with `monofo lock`, or go on with its versions: --allow-drift"))
+    }
+
+    /// Refuses commits that are too short to mean one.
+    fn has_whole_commits(&self, keeping: &Keeping, lock: &Lock, keys: &Keys) -> Result<()> {
+        for name in keys.order.iter().filter(|_| lock.mode == Mode::Reference) {
+            let Some(commit) = lock.components.get(name).and_then(|locked| locked.commit.as_deref()) else { continue };
+            if commit.len() < SHORTEST_COMMIT || !commit.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                let shown = lock.path.strip_prefix(&keeping.workspace.root).unwrap_or(&lock.path);
+                let (shown, commit) = (Shown::path(shown), Shown(commit.as_bytes()));
+                let text = format!("`{shown}` locks `{name}` at `{commit}`, which names no commit");
+                return Err(Error::new(Class::Workspace, text)
+                    .hint("write at least 7 hexadecimal digits, or lock it anew with `monofo lock`"));
+            }
+        }
+        Ok(())
     }
 
     /// Components whose sources are not those that are locked.
@@ -238,6 +268,18 @@ impl Commands<'_> {
     }
 }
 
+/// Refuses a lock that says it is for another environment.
+fn is_of(lock: &Lock, environment: Option<&str>) -> Result<()> {
+    match (lock.environment.as_deref(), environment) {
+        (Some(theirs), Some(ours)) if theirs != ours => {
+            let (file, theirs) = (Shown::path(&lock.path), Shown(theirs.as_bytes()));
+            Err(Error::new(Class::Workspace, format_args!("`{file}` says that it is for the environment `{theirs}`"))
+                .hint(format_args!("lock it anew with `monofo lock --env {ours}`, or correct its `environment`")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What a lock pins.
 fn pinned(lock: &Lock) -> BTreeMap<ComponentName, Pinned> {
     let pin = |(name, locked): (&ComponentName, &crate::key::LockedComponent)| {
@@ -280,6 +322,12 @@ fn document(done: &Done) -> Value {
             _ => Value::Null,
         },
         "failed": needs,
-        "error": error.map(crate::report::describe),
+        "error": error.map(|error| {
+            let mut told = crate::report::describe(error);
+            json!({
+                "code": error.class().exit_status(), "kind": told["class"].take(), "message": told["message"].take(),
+                "hint": told["hint"].take(),
+            })
+        }),
     })
 }

@@ -145,5 +145,12 @@ pub(super) fn judge(done: &[Done], unhelped: Option<Failure>) -> Result<()> {
         Count(done.len() as u64, "component"),
         named.join(", ")
     );
-    Err(Error::failed(text).hint("what is wrong with each is said above"))
+    // Where nothing else went wrong than that inputs changed, the status says so.
+    let changed = |one: &&Done| match &one.status {
+        Status::Failed(error) => error.class() == Class::Changed,
+        Status::Skipped(_) => true,
+        _ => false,
+    };
+    let class = if bad.iter().all(changed) { Class::Changed } else { Class::Failed };
+    Err(Error::new(class, text).hint("what is wrong with each is said above"))
 }

@@ -29,6 +29,8 @@ pub(super) struct Tell<'a> {
     after_passage: AtomicBool,
     /// The first failure of the remote, told once for all.
     failure: Mutex<Option<Failure>>,
+    /// Whether a hint about the remote was told.
+    hinted: AtomicBool,
 }
 
 /// What is under way.
@@ -41,7 +43,7 @@ struct Doing {
 impl<'a> Tell<'a> {
     pub(super) fn new(commands: &'a Commands<'a>, is_plan: bool, total: usize, unusable: Option<&Failure>) -> Self {
         if let Some(failure) = unusable {
-            tell_failure(commands, failure);
+            tell_failure(commands, failure, true);
         }
         let doing = Doing { building: BTreeMap::new(), done: 0, total };
         Tell {
@@ -50,6 +52,7 @@ impl<'a> Tell<'a> {
             doing: Arc::new(Mutex::new(doing)),
             after_passage: AtomicBool::new(false),
             failure: Mutex::new(None),
+            hinted: AtomicBool::new(unusable.is_some()),
         }
     }
 
@@ -93,9 +96,12 @@ impl<'a> Tell<'a> {
         if whole && known {
             return;
         }
-        tell_failure(self.commands, failure);
+        tell_failure(self.commands, failure, !self.hinted.swap(true, Ordering::SeqCst));
         if first.is_none() || whole {
-            let error = Error::new(failure.error.class(), failure.error.chain());
+            let mut error = Error::new(failure.error.class(), failure.error.chain());
+            if let Some(hint) = failure.error.next_step() {
+                error = error.hint(hint);
+            }
             *first = Some(Failure { trouble: failure.trouble, error });
         }
     }
@@ -176,10 +182,14 @@ impl Observer for Tell<'_> {
     }
 }
 
-fn tell_failure(commands: &Commands<'_>, failure: &Failure) {
+/// Tells a failure; its hint once for all.
+fn tell_failure(commands: &Commands<'_>, failure: &Failure, first: bool) {
     commands.report.warning(report_line(failure, HomeKind::Cache));
     if let Some(hint) = failure.error.next_step() {
-        commands.report.detail(format_args!("hint: {hint}"));
+        match first {
+            true => commands.report.note(format_args!("hint: {hint}")),
+            false => commands.report.detail(format_args!("hint: {hint}")),
+        }
     }
 }
 

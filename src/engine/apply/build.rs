@@ -30,13 +30,7 @@ pub(super) struct Ran {
 
 /// Runs a command in a folder, with our environment and nothing to read. It leads a process group that ends with it, or with us;
 /// `held` is let go after that.
-pub(super) fn build(
-    command: &str,
-    folder: &Path,
-    saying: Saying,
-    held: Option<&File>,
-    cancel: &Cancel,
-) -> Result<Ran> {
+pub(super) fn build(command: &str, folder: &Path, saying: Saying, held: Option<&File>, cancel: &Cancel) -> Result<Ran> {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).current_dir(folder).stdin(Stdio::null());
     let log = match saying {

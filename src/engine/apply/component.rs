@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::build::{Ran, Saying, build};
+use super::placed::digest;
 use super::{Done, Event, Missed, Run, Status, outputs};
 use crate::context::{Context, Progress};
 use crate::engine::entries::cache::{Built, build as store};
@@ -17,7 +18,7 @@ use crate::entry::{Record, open};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{Component, ComponentName};
-use crate::remote::Failure;
+use crate::remote::{Failure, Trouble};
 use crate::text::Shown;
 
 /// What is known of a component before it is looked for.
@@ -46,16 +47,20 @@ impl Run<'_> {
         self.timed(name, |_| {
             let Ready { component, key, place } = self.ready(name)?;
             let Some(place) = place else { return Ok(Status::Sources) };
-            Target::new(&place, &self.request.guards)?;
+            let target = self.target(&place)?;
+            let hit = |tier, record: Record| {
+                target.check_kind(record.output.root).map_err(without_target)?;
+                Ok(Status::Hit(tier, Box::new(record)))
+            };
             if self.request.look {
                 if let Ok(Some(opened)) = open(self.request.cache, &key)
                     && self.request.scopes.accepts(&opened.record.scope)
                 {
-                    return Ok(Status::Hit(Tier::Local, Box::new(opened.record)));
+                    return hit(Tier::Local, opened.record);
                 }
                 match self.request.remote.map(|remote| foresee(remote, &key)) {
-                    Some(Ok(Some(record))) => return Ok(Status::Hit(Tier::Remote, Box::new(record))),
-                    Some(Err(failure)) => self.remote_failed(failure)?,
+                    Some(Ok(Some(record))) => return hit(Tier::Remote, record),
+                    Some(Err(failure)) => self.remote_failed(name, failure)?,
                     Some(Ok(None)) | None => {}
                 }
             }
@@ -78,11 +83,12 @@ impl Run<'_> {
     fn get_or_build(&self, name: &ComponentName, notes: &mut Notes) -> Result<Status> {
         let Ready { component, key, place } = self.ready(name)?;
         let Some(place) = place else { return Ok(Status::Sources) };
-        let target = Target::new(&place, &self.request.guards)?;
+        let target = self.target(&place)?;
         if self.request.look
             && let Some(Found { record, tier, warnings }) = self.look(name, &key, &target)?
         {
             warnings.into_iter().for_each(|warning| self.observer.tell(Event::Warning(name, warning)));
+            self.placed.note(name, record.output.tree);
             return Ok(Status::Hit(tier, record));
         }
         let missed = self.why(name)?;
@@ -93,7 +99,8 @@ impl Run<'_> {
         let Ran { log, result, left } =
             build(command, &folder, self.request.saying, self.request.held, self.request.cancel)?;
         let took = started.elapsed();
-        let result = result.and_then(|()| self.is_made(&place));
+        // What it made has to be what the next run may replace.
+        let result = result.and_then(|()| self.is_made(&place)).and_then(|()| self.target(&place).map(drop));
         self.observer.tell(Event::Built(name, log, result.as_ref().map(|()| took)));
         if left {
             let text = "its build ended and left processes behind, which were stopped: let it wait for them";
@@ -102,6 +109,11 @@ impl Run<'_> {
         result?;
         notes.built_in = Some(took);
         let record = self.keep(name, &place, took, notes)?;
+        match &record {
+            Some(record) => self.placed.note(name, record.output.tree),
+            // What cannot be read now is told by whoever needs it.
+            None => _ = digest(&place, self.request.cancel).map(|tree| self.placed.note(name, tree)),
+        }
         Ok(Status::Built(missed, record))
     }
 
@@ -116,7 +128,7 @@ impl Run<'_> {
         let component = known.ok_or_else(|| Error::failed("it is not in the manifest"))?;
         let place = outputs(self.request.workspace, name);
         let folder = self.request.workspace.root.join(&component.path);
-        if place.is_some() && !folder.is_dir() {
+        if !folder.is_dir() {
             let shown = Shown::path(&component.path);
             return Err(Error::new(
                 Class::NotThere,
@@ -131,6 +143,11 @@ impl Run<'_> {
         }
     }
 
+    /// Its artifact's place, if it is one that may be replaced.
+    fn target(&self, place: &Path) -> Result<Target> {
+        Target::new(place, &self.request.guards).map_err(without_target)
+    }
+
     /// Looks for its artifact here, then in the remote. Trouble with the cache is told, and counts as a miss.
     fn look(&self, name: &ComponentName, key: &Hash, target: &Target) -> Result<Option<Found>> {
         let (request, context) = (self.request, self.context());
@@ -143,18 +160,22 @@ impl Run<'_> {
                 self.observer.tell(Event::Warning(name, text));
                 return Ok(None);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(without_target(error)),
         };
         let (found, failure) = (looked.found.take(), looked.failure.take());
         self.observer.tell(Event::Looked(&looked));
         if let (Some(failure), None) = (failure, &found) {
-            self.remote_failed(failure)?;
+            self.remote_failed(name, failure)?;
         }
         Ok(found)
     }
 
     /// A failure of the remote is told, unless it is an error.
-    fn remote_failed(&self, failure: Failure) -> Result<()> {
+    fn remote_failed(&self, name: &ComponentName, mut failure: Failure) -> Result<()> {
+        // Whoever is to remove an entry has to know which one.
+        if let (Trouble::Damaged | Trouble::Refused, Some((key, _))) = (failure.trouble, self.request.keys.get(name)) {
+            failure.error = failure.error.context(format_args!("{name} {key}"));
+        }
         self.observer.tell(Event::RemoteFailed(&failure));
         if self.request.remote_required {
             return Err(failure.error.context("the remote did not help"));
@@ -185,8 +206,10 @@ impl Run<'_> {
         match std::fs::metadata(place) {
             Ok(_) => Ok(()),
             Err(error) => {
+                let is_link = std::fs::symlink_metadata(place).is_ok_and(|there| there.is_symlink());
+                let what = if is_link { "is a link that leads nowhere" } else { "is not there" };
                 let shown = Shown::path(place.strip_prefix(&self.request.workspace.root).unwrap_or(place)).to_string();
-                Err(Error::failed(format_args!("its build ended well, but `{shown}` is not there"))
+                Err(Error::failed(format_args!("its build ended well, but `{shown}` {what}"))
                     .caused_by(error)
                     .hint("let the build make it, or set `outputs` to what it makes"))
             }
@@ -203,6 +226,17 @@ impl Run<'_> {
     ) -> Result<Option<Box<Record>>> {
         let request = self.request;
         let Some(computed) = request.keys.computed(name) else { return Ok(None) };
+        if let Some(needed) = self.spoiled(name)? {
+            let changed = format!("the outputs of `{needed}` changed after they were put in place");
+            if request.releases {
+                let error = format!("{changed}; what came out of `{name}` is not what is locked");
+                return Err(
+                    Error::new(Class::Changed, error).hint("let no build write to the outputs of another component")
+                );
+            }
+            self.observer.tell(Event::Warning(name, format!("{changed}; what came out of `{name}` was not cached")));
+            return Ok(None);
+        }
         let mut artifact = Artifact::look(place, &request.not_in, request.cancel)?;
         artifact.built_in = Some(took);
         let again = || (request.again)(name);
@@ -210,6 +244,11 @@ impl Run<'_> {
         let stored = store(request.cache, &computed, artifact, request.encoding, scopes, &again, &context);
         let Built { record, kept, warnings, .. } = match stored {
             Ok(built) => built,
+            Err(error) if matches!(error.class(), Class::Changed) && request.releases => {
+                let text = "its inputs changed while it was built, so what came out is not what is locked";
+                return Err(Error::new(Class::Changed, text)
+                    .hint("let neither its build nor that of another component write to its sources"));
+            }
             Err(error) if matches!(error.class(), Class::Changed) => {
                 let text = "its inputs changed while it was built, so what came out was not cached: does its build, or that of \
                             another component, write to its sources?";
@@ -229,6 +268,19 @@ impl Run<'_> {
         }
         self.share(name, &computed, &record, notes)?;
         Ok(Some(Box::new(record)))
+    }
+
+    /// A component that it needs and whose outputs are not what was put in place any more.
+    fn spoiled(&self, name: &ComponentName) -> Result<Option<&ComponentName>> {
+        let Some(component) = self.request.workspace.components.get(name) else { return Ok(None) };
+        for needed in &component.depends_on {
+            if let Some(place) = outputs(self.request.workspace, needed)
+                && self.placed.is_other(needed, &place, self.request.cancel)?
+            {
+                return Ok(Some(needed));
+            }
+        }
+        Ok(None)
     }
 
     fn share(&self, name: &ComponentName, computed: &Computed, record: &Record, notes: &mut Notes) -> Result<()> {
@@ -251,6 +303,13 @@ impl Run<'_> {
     fn context(&self) -> Context {
         Context { cancel: self.request.cancel.clone(), progress: Progress::default(), at_once: self.request.jobs }
     }
+}
+
+/// An error about a target, for a command that has no `--target`.
+fn without_target(error: Error) -> Error {
+    let Some(hint) = error.next_step().filter(|hint| hint.contains("--target")) else { return error };
+    let first = hint.split_once(", or ").map(|(first, _)| format!("{first}, or ")).unwrap_or_default();
+    error.with_hint(format!("{first}set `outputs` to another folder"))
 }
 
 /// The same error once more: keys are computed once, and told about once.

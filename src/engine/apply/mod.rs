@@ -5,12 +5,14 @@
 //! | `schedule` | who comes when |
 //! | `component` | one component: looked for, built, stored |
 //! | `build` | one build's processes |
+//! | `placed` | whether artifacts still are what was put in place |
 //! | [`release`] | what was applied, as a generation of a profile |
 //!
 //! Nothing here prints: what happens is told to an [`Observer`].
 
 mod build;
 mod component;
+mod placed;
 mod release;
 mod schedule;
 
@@ -21,7 +23,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use self::build::Saying;
-pub use self::release::{ReleaseRequest, Released, release};
+use self::placed::Placed;
+pub use self::release::{ReleaseRequest, Released, nothing_to_release, release};
 use self::schedule::Graph;
 use crate::cancel::Cancel;
 use crate::engine::entries::explain::{Explanation, Others};
@@ -64,6 +67,8 @@ pub struct ApplyRequest<'a> {
     pub look: bool,
     /// Whether it is an error when the remote does not help.
     pub remote_required: bool,
+    /// Whether all this is to be released: what does not belong to its key is an error then.
+    pub releases: bool,
     /// Where what builds say goes.
     pub saying: Saying,
     /// What keeps others from building in the same folders, for as long as anything of a build may run.
@@ -169,6 +174,8 @@ struct Run<'a> {
     observer: &'a dyn Observer,
     /// The cache's entries, to explain misses by; read at the first of them.
     others: OnceLock<Others>,
+    /// What was put in place so far.
+    placed: Placed,
 }
 
 fn each(
@@ -183,7 +190,7 @@ fn each(
         let needs = component.map(|component| component.depends_on.as_slice()).unwrap_or_default();
         needs.iter().filter_map(|needed| numbers.get(needed).copied()).collect()
     });
-    let run = Run { request, observer, others: OnceLock::new() };
+    let run = Run { request, observer, others: OnceLock::new(), placed: Placed::default() };
     let tell = |done: Done| {
         observer.tell(Event::Done(&done));
         done

@@ -72,14 +72,19 @@ pub fn release(request: &ReleaseRequest<'_>, done: &[Done], context: &Context) -
     }
     request.known.save();
     if hashes.is_empty() {
-        return Err(Error::new(Class::Workspace, "there is no artifact to switch to")
-            .hint("set `outputs` of the components in manifests/components.yaml"));
+        return Err(nothing_to_release());
     }
     if let Some(generation) = current(request.store, request.profile, &hashes)? {
         return Ok(Released { generation, switched: false, added, warnings });
     }
     let generation = profiles::switch(request.store, request.profile, &hashes, Some(request.lock), &context.cancel)?;
     Ok(Released { generation, switched: true, added, warnings })
+}
+
+/// The error when no component has an artifact.
+pub fn nothing_to_release() -> Error {
+    Error::new(Class::Workspace, "there is no artifact to switch to")
+        .hint("set `outputs` of the components in manifests/components.yaml")
 }
 
 /// The current generation, if it is made of these artifacts.

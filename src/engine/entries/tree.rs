@@ -123,6 +123,11 @@ pub fn hash(folder: &Path, cancel: &Cancel) -> Result<Vec<Line>> {
     Ok(run(folder, folder, Purpose::Look, &context)?.0)
 }
 
+/// Digests a file.
+pub fn hash_file(file: &Path, cancel: &Cancel) -> Result<Hash> {
+    super::stored::digest_of(file, cancel)
+}
+
 fn run(from: &Path, to: &Path, purpose: Purpose<'_>, context: &Context) -> Result<(Vec<Line>, bool)> {
     let work = Work::new(to, purpose, context)?;
     let everything = |_: &[u8]| false;

@@ -122,7 +122,8 @@ fn outputs_that_are_never_replaced_fail_the_component() {
     sandbox.write("components/b/src", "");
     let done = apply(&sandbox, &[], 1);
     assert_statuses(&done, &[("a", "failed"), ("b", "built")]);
-    assert_eq!(of(&done, "a")["error"]["class"], "refused");
+    assert_eq!(of(&done, "a")["error"]["kind"], "refused");
+    assert_eq!(of(&done, "a")["error"]["code"], 6);
     assert!(!sandbox.work("manifests/x").exists(), "it was built all the same");
 }
 
@@ -207,4 +208,96 @@ fn a_remote_that_is_required_has_to_be_named() {
     let sandbox = workspace();
     let refused = document(run(&sandbox, &["--json", "apply", "--remote-required"]), 2);
     assert!(refused["error"]["hint"].as_str().unwrap().contains("MONOFO_REMOTE"), "{refused:#}");
+}
+
+#[test]
+fn what_was_built_from_outputs_that_changed_is_not_cached() {
+    let sandbox = with(&[
+        ("a", "", "rm -rf out; mkdir out; echo 1 > out/x"),
+        ("b", "a", "rm -rf out; mkdir out; cp ../a/out/x out/; echo poisoned >> ../a/out/x"),
+        ("c", "a, b", "rm -rf out; mkdir out; cp ../a/out/x out/"),
+        ("d", "a", "cp ../d/src out"),
+    ]);
+    sandbox.monofo(["lock", "--env", "p"]).exits(0);
+    let ran = run(&sandbox, &["apply", "--jobs", "1"]).exits(0);
+    let said = |name: &str| {
+        format!(
+            "{name}: the outputs of `a` changed after they were put in place; what came out of `{name}` was not cached"
+        )
+    };
+    ran.says(&said("b")).says(&said("c"));
+    // Only the one whose outputs it was, and the file that nothing was done to afterwards.
+    let cached = entries(&sandbox.work(".meta-cache")).len();
+    assert_eq!(cached, 1, "{cached} are cached");
+    for _ in 0..2 {
+        let done = apply(&sandbox, &["--locked", "--env", "p", "--jobs", "1"], 5);
+        assert_eq!(done["error"]["kind"], "changed");
+        assert_eq!(
+            (&of(&done, "b")["error"]["kind"], &of(&done, "b")["error"]["code"]),
+            (&"changed".into(), &5.into())
+        );
+        assert!(!sandbox.work(".meta-store").exists());
+    }
+}
+
+#[test]
+fn a_file_that_is_needed_and_unchanged_is_no_reason_against_caching() {
+    let sandbox = with(&[
+        ("a", "", "printf '#!/bin/sh' > out; chmod +x out"),
+        ("b", "a", "mkdir -p out/deep/empty; ln -sfn ../x out/link; cp ../a/out out/x"),
+        ("c", "b, a", "cp ../b/out/x out"),
+    ]);
+    let done = apply(&sandbox, &[], 0);
+    for name in ["a", "b", "c"] {
+        assert_eq!(of(&done, name)["cached"], true, "{done:#}");
+    }
+    // Once more with what is restored.
+    sandbox.write("components/c/src", "changed");
+    let done = apply(&sandbox, &[], 0);
+    assert_statuses(&done, &[("a", "hit local"), ("b", "hit local"), ("c", "built")]);
+    assert_eq!(of(&done, "c")["cached"], true, "{done:#}");
+}
+
+#[test]
+fn what_a_build_leaves_running_is_stopped_and_told_once() {
+    let sandbox = with(&[("a", "", "(sleep 77; touch late) & mkdir -p out")]);
+    let ran = run(&sandbox, &["apply"]).exits(0);
+    let ran = ran.says("warning: a: its build ended and left processes behind, which were stopped");
+    assert_eq!(ran.stderr.matches("left processes behind").count(), 1);
+}
+
+#[test]
+fn a_component_whose_folder_is_not_there_fails_with_those_that_need_it() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  lost: {path: nope}\n  user: {depends_on: [lost], build: \"touch out\", outputs: out}\n");
+    sandbox.write("components/user/src", "");
+    let done = apply(&sandbox, &[], 1);
+    assert_statuses(&done, &[("lost", "failed"), ("user", "skipped")]);
+    assert_eq!(of(&done, "lost")["error"]["kind"], "not-there");
+    sandbox.monofo(["lock"]).exits(4).says("the sources of `lost` are not here");
+}
+
+#[test]
+fn a_result_that_could_not_be_replaced_later_is_not_cached() {
+    let sandbox = with(&[("a", "", "mkdir -p out/.git; touch out/f"), ("b", "", "ln -s nowhere out")]);
+    for _ in 0..2 {
+        let done = apply(&sandbox, &[], 1);
+        assert_statuses(&done, &[("a", "failed"), ("b", "failed")]);
+        let error = &of(&done, "a")["error"];
+        assert_eq!(error["hint"], "set `outputs` to another folder", "{error:#}");
+        assert!(
+            of(&done, "b")["error"]["message"].as_str().unwrap().contains("is a link that leads nowhere"),
+            "{done:#}"
+        );
+        let _ = fs::remove_file(sandbox.work("components/b/out"));
+    }
+    assert!(entries(&sandbox.work(".meta-cache")).is_empty());
+}
+
+#[test]
+fn nothing_that_a_build_says_opens_a_group_of_a_job_or_colours_what_follows() {
+    let sandbox =
+        with(&[("a", "", "echo '+++ not ours'; printf '\\033[31mred\\n'; touch out"), ("b", "", "touch out")]);
+    let ran = run(&sandbox, &["apply", "--jobs", "2"]).env("BUILDKITE", "true").env("BUILDKITE_JOB_ID", "1").exits(0);
+    assert!(ran.stderr.contains("\n  +++ not ours\n\u{1b}[31mred\u{1b}[0m\n"), "{}", ran.stderr);
 }

@@ -175,5 +175,63 @@ fn an_artifact_whose_inputs_changed_is_not_released() {
     sandbox.monofo(["lock", "--env", "prod"]).exits(0);
     let error = apply(&sandbox, &["--locked", "--env", "prod"], 5);
     assert_eq!(error["error"]["kind"], "changed");
+    assert_eq!(error["counts"]["failed"], 1);
+    let message = of(&error, "a")["error"]["message"].as_str().unwrap();
+    assert!(message.contains("its inputs changed while it was built"), "{message}");
     assert!(!sandbox.work(".meta-store/profiles/prod/current").exists());
+}
+
+#[test]
+fn a_lock_of_another_environment_or_of_no_commit_is_refused() {
+    let sandbox = workspace();
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    let prod = "manifests/components.lock.prod.yaml";
+    let text = fs::read_to_string(sandbox.work(prod)).unwrap();
+    sandbox.write(prod, text.replace("environment: \"prod\"", "environment: \"test\""));
+    let error = apply(&sandbox, &["--locked", "--env", "prod"], 4);
+    assert!(error["error"]["message"].as_str().unwrap().contains("for the environment `test`"), "{error:#}");
+    for commit in ["", "1234", "main", "123456g"] {
+        let commits = format!("  base:\n    commit: \"{commit}\"");
+        sandbox.write(prod, text.replace("  base:", &commits));
+        let status = if commit.is_empty() { 0 } else { 4 };
+        let done = apply(&sandbox, &["--locked", "--env", "prod"], status);
+        assert!(
+            commit.is_empty() || done["error"]["message"].as_str().unwrap().contains("names no commit"),
+            "{done:#}"
+        );
+    }
+}
+
+#[test]
+fn what_would_stop_a_release_is_told_before_anything_is_built() {
+    let sandbox = workspace();
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    sandbox.write(".meta-store", "");
+    for more in [&["--dry-run"][..], &[]] {
+        let error = apply(&sandbox, &[&["--locked", "--env", "prod"], more].concat(), 6);
+        assert_eq!(error["error"]["kind"], "refused");
+        assert!(!sandbox.path("log").exists(), "it was built");
+    }
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {}\n");
+    sandbox.write("components/a/src", "");
+    sandbox.monofo(["lock", "--env", "q"]).exits(0);
+    for more in [&["--dry-run"][..], &[]] {
+        let error = apply(&sandbox, &[&["--locked", "--env", "q"], more].concat(), 4);
+        assert!(error["error"]["message"].as_str().unwrap().contains("there is no artifact to switch to"));
+    }
+}
+
+#[test]
+fn whoever_waits_for_another_one_is_told() {
+    let sandbox = locked();
+    let held = fs::File::open(sandbox.work("manifests")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        drop(held);
+    });
+    let ran = run(&sandbox, &["apply"]).exits(0);
+    release.join().unwrap();
+    assert_eq!(ran.stderr.matches("waiting for another `apply`").count(), 1, "{}", ran.stderr);
 }

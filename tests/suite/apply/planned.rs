@@ -67,3 +67,17 @@ fn a_plan_names_keys_and_reasons() {
         .prints("hit other ")
         .prints("apply, dry run: 1 hit (1 local, 0 remote), 2 to build, 0 failed");
 }
+
+#[test]
+fn a_plan_refuses_what_a_run_would_not_replace() {
+    let sandbox = workspace();
+    apply(&sandbox, &[], 0);
+    fs::remove_file(sandbox.work("components/other/made")).unwrap();
+    sandbox.write("components/other/made/file", "somebody's");
+    fs::remove_dir_all(sandbox.work("components/base/out")).unwrap();
+    sandbox.write("components/base/out", "somebody's");
+    let done = check(&sandbox, &[], 1);
+    assert_eq!((done["other"].as_str(), done["base"].as_str(), done["app"].as_str()), ("failed", "failed", "skipped"));
+    let planned = apply(&sandbox, &["--dry-run"], 1);
+    assert_eq!(of(&planned, "base")["error"]["hint"], "remove the file, or set `outputs` to another folder");
+}

@@ -104,3 +104,31 @@ fn an_entry_that_is_no_good_is_built_here() {
     assert_eq!(done["remote"]["kind"], "refused");
     assert!(remote_warnings(&done) >= 3, "{done:#}");
 }
+
+#[test]
+fn a_damaged_payload_says_which_entry_it_is_and_how_to_remove_it() {
+    let sandbox = workspace();
+    let url = format!("file://{}", sandbox.path("remote").display());
+    apply(&sandbox, &["--remote", &url], 0);
+    let root = sandbox.path("remote");
+    for payload in walk(&root).into_keys().filter(|path| path.ends_with(b".tar.lz4")) {
+        let path = crate::harness::join(&root, &payload);
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+    fs::remove_dir_all(sandbox.work(".meta-cache")).unwrap();
+    let key = sandbox.monofo(["cache", "key", "other"]).exits(0).stdout.trim().to_owned();
+    let ran = run(&sandbox, &["apply", "--remote", &url]).exits(0);
+    let ran = ran.says(&format!("remote payload damaged: other {key}: "));
+    assert_eq!(ran.stderr.matches("monofo cache invalidate --key KEY").count(), 1, "{}", ran.stderr);
+    fs::remove_dir_all(sandbox.work(".meta-cache")).unwrap();
+    let failed = apply(&sandbox, &["--remote", &url, "--remote-required"], 8);
+    assert!(failed["error"]["hint"].as_str().unwrap().contains("monofo cache invalidate --key KEY"), "{failed:#}");
+    // What the hint says mends it.
+    run(&sandbox, &["cache", "invalidate", "--key", &key, "--remote", &url]).exits(0);
+    let again = run(&sandbox, &["apply", "--remote", &url, "--component", "other"]).exits(0);
+    again.does_not_say("damaged");
+}
