@@ -54,7 +54,7 @@ pub struct Lock {
 pub const APPLY_EXAMPLES: &str = "\
 Every component comes after those that it needs, and independent ones at once: its artifact from the cache or the remote, else from \
 its `build` command. A component that fails skips those that need it; the others go on. Exit status: 0 all there; 1 a component \
-failed, or would; 4 manifest or lock invalid, or they differ; 8 the remote is required and did not help; 9 another apply works here
+failed, or would; 4 manifest or lock invalid, or they differ; 5 inputs changed meanwhile; 8 the remote is required and did not help; 9 another apply works here
 
 Examples:
   monofo apply

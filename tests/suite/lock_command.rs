@@ -135,9 +135,10 @@ fn what_cannot_be_locked_is_said() {
     assert!(error["error"]["message"].as_str().unwrap().contains("there is no `HEAD`"), "{error:#}");
     assert!(!sandbox.work(PROD).exists());
     fs::remove_dir_all(sandbox.work("components/a")).unwrap();
-    let done = json(&sandbox, &["lock", "--env", "prod"], 0);
-    assert!(done["warnings"].as_array().unwrap().iter().any(|text| text.as_str().unwrap().contains("not locked anew")));
-    assert_eq!(text(&sandbox).matches("source:").count(), 1);
+    // Nor can sources that are not here be locked.
+    let error = json(&sandbox, &["lock", "--env", "prod"], 4);
+    assert!(error["error"]["message"].as_str().unwrap().contains("the sources of `a` are not here"), "{error:#}");
+    assert!(!sandbox.work(PROD).exists());
 }
 
 #[test]

@@ -297,7 +297,7 @@ fn a_result_that_could_not_be_replaced_later_is_not_cached() {
 #[test]
 fn nothing_that_a_build_says_opens_a_group_of_a_job_or_colours_what_follows() {
     let sandbox =
-        with(&[("a", "", "echo '+++ not ours'; printf '\\033[31mred\\n'; touch out"), ("b", "", "touch out")]);
+        with(&[("a", "", "echo '+++ not ours'; printf '\\\\033[31mred\\\\n'; touch out"), ("b", "", "touch out")]);
     let ran = run(&sandbox, &["apply", "--jobs", "2"]).env("BUILDKITE", "true").env("BUILDKITE_JOB_ID", "1").exits(0);
     assert!(ran.stderr.contains("\n  +++ not ours\n\u{1b}[31mred\u{1b}[0m\n"), "{}", ran.stderr);
 }
