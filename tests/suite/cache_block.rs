@@ -371,6 +371,35 @@ fn an_exact_hit_touches_nothing_afterwards() {
 }
 
 #[test]
+fn paths_mean_after_the_command_what_they_meant_before() {
+    let mut machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "~/.tool"] });
+    let job = machine.pre(&cache, 0);
+    machine.sandbox.write("deps/a", "");
+    machine.sandbox.write("../home/.tool/a", "");
+    // A command hook may leave the hooks after it another folder and another HOME.
+    machine.sandbox.write("sub/deps/wrong", "");
+    fs::create_dir_all(machine.sandbox.path("other")).unwrap();
+    let run = machine.hook("post-command", &job.configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", "0");
+    let run = run.within(machine.sandbox.work("sub")).env("HOME", machine.sandbox.path("other").to_str().unwrap());
+    job.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(0).says("2 files");
+    machine.clean();
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    machine.sandbox.assert_paths("work", &["deps", "deps/a"]);
+
+    let job = machine.pre(&json!({ "key": "b", "paths": "deps" }), 0);
+    fs::rename(machine.sandbox.work(""), machine.sandbox.path("gone")).unwrap();
+    let run = machine.hook("post-command", &job.configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", "0");
+    let run = run.within(machine.sandbox.path("gone"));
+    job.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(0).says("is gone");
+    fs::create_dir(machine.sandbox.work("")).unwrap();
+
+    machine.set(&[("HOME", "")]);
+    let said = machine.pre(&json!({ "key": "b", "paths": "deps" }), 0).before.stderr;
+    assert_eq!(said.matches("warning: the cache lies in the checkout").count(), 1, "{said}");
+}
+
+#[test]
 fn without_keys_from_before_nothing_is_stored_and_that_is_said() {
     let machine = Machine::new();
     machine.sandbox.write("lock", "1");

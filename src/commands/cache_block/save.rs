@@ -38,13 +38,17 @@ impl CacheBlock<'_> {
         if due.is_empty() {
             return Ok(0);
         }
-        let place = self.place()?;
+        let place = self.place_of(&state)?;
         if let Some(why) = place.stores_nothing {
             self.report.note(format_args!("cache: nothing is stored: {why}"));
             return Ok(0);
         }
         self.report.group(format_args!("storing {}", Count(due.len() as u64, "cache entry")));
-        let (remote, mut unusable) = place.keeping.remote(None, self.cancel)?;
+        let (remote, mut unusable) = match state.remote_is_dead {
+            // It was told of before the command, and would take as long again.
+            true => (None, None),
+            false => place.keeping.remote(None, self.cancel)?,
+        };
         let (mut status, mut stored) = (0, Vec::new());
         for one in &due {
             if let Some(failure) = unusable.take() {
@@ -70,7 +74,7 @@ impl CacheBlock<'_> {
     /// Whether an entry is to be stored; says so where it is not, and might have been.
     fn due<'e>(&self, entry: &'e PluginCache, state: &State, command_failed: bool) -> Option<Due<'e>> {
         let id = &entry.id;
-        let seen = state.0.get(id.as_str()).filter(|seen| seen.hit != Hit::Exact)?;
+        let seen = state.seen.get(id.as_str()).filter(|seen| seen.hit != Hit::Exact)?;
         let cancelled = self.env.switch("BUILDKITE_JOB_CANCELLED") || self.env.switch("BUILDKITE_JOB_TIMED_OUT")
             // What the agent says of a command that it stopped.
             || self.env.text("BUILDKITE_COMMAND_EXIT_STATUS") == Some("-1");

@@ -53,6 +53,29 @@ fn a_remote_serves_other_machines_and_its_failed_listing_is_no_hit() {
 }
 
 #[test]
+fn a_remote_is_made_by_the_first_entry_and_one_that_is_not_mounted_is_told_of_once() {
+    let mut machine = Machine::new();
+    let url = format!("file://{}", machine.sandbox.path("mount/remote").display());
+    machine.set(&[("MONOFO_REMOTE", &url)]);
+    let two = json!([
+        { "key": "a-1", "restore-keys": "a-", "paths": "a" },
+        { "key": "b-1", "restore-keys": "b-", "paths": "b" },
+    ]);
+    let (_, log) = machine.job(&two, |sandbox| {
+        sandbox.write("a/x", "");
+        sandbox.write("b/x", "");
+    });
+    assert_eq!(log.matches("warning").count(), 1, "{log}");
+    machine.forget();
+    fs::create_dir(machine.sandbox.path("mount")).unwrap();
+    let strict = json!({ "key": "a-1", "restore-keys": "a-", "paths": "a", "soft-fail": false });
+    let (hit, log) = machine.job(&strict, nothing);
+    assert!(hit == "miss" && !log.contains("warning") && log.contains("shared in"), "{log}");
+    machine.forget();
+    assert_eq!(machine.job(&strict, nothing).0, "exact");
+}
+
+#[test]
 fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
     let mut machine = Machine::with(&[("BUILDKITE_PULL_REQUEST", "7")]);
     let cache = json!({ "key": "a", "paths": "deps" });
