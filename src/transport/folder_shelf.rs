@@ -219,6 +219,17 @@ impl Shelf for FolderShelf {
         Ok(names)
     }
 
+    fn second(&self, doing: &str, folder: &str, most: usize, limit: Duration) -> Result<Vec<String>> {
+        let Some(held) = self.folder(folder)? else { return Ok(Vec::new()) };
+        let inner = held.names().map_err(|error| held.unusable("read", "", error))?;
+        let mut names = Vec::new();
+        for inner in inner {
+            let found = self.first(doing, &format!("{folder}/{inner}"), most.saturating_sub(names.len()), limit)?;
+            names.extend(found.into_iter().map(|name| format!("{inner}/{name}")));
+        }
+        Ok(names)
+    }
+
     fn remove(&self, _doing: &str, names: &[String]) -> Result<()> {
         for name in names {
             let (Some(home), leaf) = self.home(name)? else { continue };

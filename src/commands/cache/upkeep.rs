@@ -10,12 +10,12 @@ use crate::commands::Commands;
 use crate::config::entries::Keeping;
 use crate::context::Context;
 use crate::engine::entries::gc::{Collected, GcRequest, References, collect};
-use crate::engine::entries::survey::{Entry, survey};
+use crate::engine::entries::survey::survey;
 use crate::engine::entries::verify::{Checked, verify};
 use crate::entry::{Readers, Removal, facts, plain, remove};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
-use crate::key::{ComponentName, native_platform};
+use crate::key::ComponentName;
 use crate::remote::Section;
 use crate::report::Report;
 use crate::text::{Bytes, Count};
@@ -26,7 +26,7 @@ pub(in crate::commands) const WITHIN: Duration = Duration::from_secs(2);
 /// How far the clock of a file server may be ahead.
 const SKEW: Duration = Duration::from_secs(60);
 /// Entries of a component that are removed from a remote at once.
-const MOST_REMOTE: usize = 10_000;
+const MOST_REMOTE: usize = 100_000;
 pub(in crate::commands) const CACHE_GRACE: Duration = Duration::from_secs(60 * 60);
 pub(in crate::commands) const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -97,9 +97,6 @@ impl Commands<'_> {
             names.extend(found.damaged.iter().map(|name| (*name, 0)));
         }
         names.retain(|(name, _)| key.is_none_or(|key| key == *name));
-        let mut shelves = BTreeSet::from([native_platform(), "any".to_owned()]);
-        let of_component = |entry: &&Entry| Some(entry.record.inputs.component()) == component.as_ref();
-        shelves.extend(found.entries.iter().filter(of_component).map(|entry| entry.record.inputs.shelf()));
         for (name, disk) in names {
             let gone = self.cancel.check().and_then(|()| {
                 if asked.dry_run {
@@ -140,10 +137,7 @@ impl Commands<'_> {
             let mut names: BTreeSet<Hash> = removed.iter().chain(key.iter()).copied().collect();
             if let Some(component) = &component {
                 // What other machines stored there, too.
-                for shelf in &shelves {
-                    let newest = remote.newest(component.as_str(), shelf, MOST_REMOTE);
-                    names.extend(newest.map_err(|failure| failure.error)?.into_iter().map(|(_, key)| key));
-                }
+                names.extend(remote.of_component(component, MOST_REMOTE).map_err(|failure| failure.error)?);
             }
             for name in &names {
                 self.cancel.check()?;

@@ -101,15 +101,16 @@ fn invalidating_with_a_remote_removes_the_shared_entry_too() {
     machine.sandbox.write("lock", "1");
     machine.job(&deps(), install);
     let cache = machine.home();
-    machine
-        .sandbox
-        .monofo(["cache", "invalidate", "--component", "deps", "--remote", &url])
-        .env("MONOFO_CACHE_DIR", cache.to_str().unwrap())
-        .env("MONOFO_SCOPE", "trusted")
-        .exits(0)
-        .says("removed 1 entry")
-        .says("1 entry in ");
+    let invalidate = |cache: &std::path::Path| {
+        let run = machine.sandbox.monofo(["cache", "invalidate", "--component", "deps", "--remote", &url]);
+        run.env("MONOFO_CACHE_DIR", cache.to_str().unwrap()).env("MONOFO_SCOPE", "trusted").exits(0)
+    };
+    invalidate(&cache).says("removed 1 entry").says("1 entry in ");
     let _ = fs::remove_dir_all(machine.sandbox.work("deps"));
+    assert_eq!(machine.job(&deps(), install).0, "miss");
+    // Another machine knows them by the index alone.
+    invalidate(&machine.sandbox.path("another")).says("removed 0 entries").says("1 entry in ");
+    machine.forget();
     assert_eq!(machine.pre(&deps(), 0).exports["MONOFO_CACHE_HIT"], "miss");
 }
 
