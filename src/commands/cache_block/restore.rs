@@ -17,7 +17,7 @@ use crate::entry::{Record, StatCache, seconds};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{KeyRecord, TemplateKey, text_of};
-use crate::remote::{Failure, Remote, Scope, Trouble};
+use crate::remote::{Failure, Remote, Scope, Section, Trouble};
 use crate::text::{Bytes, Count, Shown, Took};
 
 /// Fallbacks that are tried when the first prove to be no good.
@@ -85,7 +85,9 @@ impl CacheBlock<'_> {
             };
             status = worse(status, course.status);
             let inputs = (hit != Hit::Exact).then(|| KeyRecord::Template(one.inputs.clone()));
-            state.seen.insert(one.entry.id.to_string(), Seen { hit, inputs });
+            let is_spoiled = |inputs: &KeyRecord| remote.is_some_and(|r| r.is_spoiled(Section::Cache, &inputs.key()));
+            let spoiled = inputs.as_ref().is_some_and(is_spoiled);
+            state.seen.insert(one.entry.id.to_string(), Seen { hit, inputs, spoiled });
         }
         state.remote_is_dead = remote.as_ref().is_some_and(Remote::is_given_up) || named_but_unusable;
         let told = |one: &Wanted<'_>| {

@@ -15,7 +15,7 @@ use crate::engine::entries::gc::{GcRequest, References, collect};
 use crate::engine::entries::share::{Shared, share};
 use crate::error::{Class, Error, Result};
 use crate::key::KeyRecord;
-use crate::remote::Remote;
+use crate::remote::{Remote, Section};
 use crate::text::{Bytes, Count, Took};
 
 /// What is younger is not removed to make room.
@@ -25,6 +25,8 @@ const GRACE: Duration = Duration::from_secs(60);
 struct Due<'a> {
     entry: &'a PluginCache,
     inputs: KeyRecord,
+    /// Whether the remote's own entry of this key is to be replaced.
+    spoiled: bool,
 }
 
 impl CacheBlock<'_> {
@@ -95,7 +97,7 @@ impl CacheBlock<'_> {
                 "{id}: not stored, the key that came from the pre-command hook is another entry's"
             ));
         }
-        Some(Due { entry, inputs: inputs? })
+        Some(Due { entry, inputs: inputs?, spoiled: seen.spoiled })
     }
 
     /// Whether a key can be one of an entry: variables travel through other hooks.
@@ -138,6 +140,9 @@ impl CacheBlock<'_> {
         ));
         let Some(remote) = remote else { return Ok((true, 0)) };
         let started = Instant::now();
+        if let (true, Some(scope)) = (due.spoiled, &keeping.scopes.write) {
+            remote.note_spoiled(Section::Cache, scope, &due.inputs.key());
+        }
         match share(remote, &keeping.cache, &record, None, &context)? {
             Ok(Shared::Created) => {
                 self.report.note(format_args!("{id}: shared in {}, {}", remote.place(), Took(started.elapsed())));

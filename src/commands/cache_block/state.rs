@@ -63,6 +63,8 @@ pub(super) struct Seen {
     pub(super) hit: Hit,
     /// What its key is the digest of; not kept of one that was hit exactly.
     pub(super) inputs: Option<KeyRecord>,
+    /// Whether the remote's own entry of this key proved to be no good, and is to be replaced.
+    pub(super) spoiled: bool,
 }
 
 /// What pre-command hands on to post-command of one listing.
@@ -95,7 +97,8 @@ impl State {
     fn parse(value: &Value) -> Option<State> {
         let seen = |(id, seen): (&String, &Value)| {
             let inputs = seen.get("inputs").map(KeyRecord::parse).transpose().ok()?;
-            Some((id.clone(), Seen { hit: Hit::parse(seen.get("hit")?.as_str()?)?, inputs }))
+            let spoiled = seen.get("spoiled").is_some_and(|spoiled| spoiled == true);
+            Some((id.clone(), Seen { hit: Hit::parse(seen.get("hit")?.as_str()?)?, inputs, spoiled }))
         };
         let home = match value.get("home") {
             None | Some(Value::Null) => None,
@@ -114,6 +117,9 @@ impl State {
             let mut value = json!({ "hit": seen.hit.word() });
             if let Some(inputs) = &seen.inputs {
                 value["inputs"] = inputs.value();
+            }
+            if seen.spoiled {
+                value["spoiled"] = json!(true);
             }
             (id.clone(), value)
         };
@@ -176,8 +182,8 @@ mod tests {
             salt: String::new(),
         });
         let seen = BTreeMap::from([
-            ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None }),
-            ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs) }),
+            ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None, spoiled: false }),
+            ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs), spoiled: true }),
         ]);
         State { seen, folder: "/w".into(), home: Some("/h".into()), remote_is_dead: true }
     }
@@ -206,7 +212,7 @@ mod tests {
         let hit = |before: &str| {
             std::fs::write(&file, "").unwrap();
             let env = Env::of([(EXPORTS, file.to_str().unwrap()), (&other, "{}"), ("MONOFO_CACHE_HIT", before)]);
-            let miss = Seen { hit: Hit::Miss, inputs: None };
+            let miss = Seen { hit: Hit::Miss, inputs: None, spoiled: false };
             let seen = BTreeMap::from([("a".to_owned(), miss)]);
             State { seen, ..State::default() }.export(&one, &[], &env).unwrap();
             let text = std::fs::read_to_string(&file).unwrap();
