@@ -295,6 +295,54 @@ fn a_checksum_of_nothing_is_an_error_unless_it_is_optional() {
 }
 
 #[test]
+fn keys_of_variables_are_never_empty_nor_secret_and_what_is_not_set_is_said() {
+    let mut machine =
+        Machine::with(&[("EMPTY", ""), ("DB_URL", "postgres://u:hunter2@h/x"), ("WEB_URL", "https://h:1/@")]);
+    machine.pre(&json!({ "key": "{{ env \"EMPTY\" }}", "paths": "deps" }), 2).before.says("the key is empty");
+    let said = machine.pre(&json!({ "key": "{{ env \"DB_URL\" }}", "paths": "deps" }), 2).before;
+    assert!(said.stderr.contains("a password in it") && !said.stderr.contains("hunter2"), "{}", said.stderr);
+    machine.pre(&json!({ "key": "{{ env \"WEB_URL\" }}", "paths": "deps" }), 0).before.does_not_say("warning");
+    let cache = json!({ "key": "a-{{ env \"NOT_SET\" }}", "paths": "deps" });
+    machine.pre(&cache, 0).before.says("warning: a key asks for NOT_SET, which is not set");
+    machine.set(&[("NOT_SET", "1")]);
+    machine.pre(&cache, 0).before.does_not_say("warning");
+}
+
+#[test]
+fn a_path_that_is_a_link_is_neither_stored_nor_replaced() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "more"] });
+    let (_, log) = machine.job(&cache, |sandbox| {
+        sandbox.write("real/a", "");
+        sandbox.write("more/a", "");
+        symlink("real", sandbox.work("deps")).unwrap();
+    });
+    assert!(log.contains("warning: deps: `deps` is a link, and is left out"), "{log}");
+    machine.pre(&cache, 6).before.says("`deps` is a link");
+    machine.sandbox.assert_paths("work", &["deps", "more", "more/a", "real", "real/a"]);
+}
+
+#[test]
+fn a_machine_where_all_is_hit_is_cleaned_once_a_day() {
+    let machine = Machine::new();
+    let cache = |key: &str| json!({ "key": key, "paths": "deps" });
+    for key in ["old", "new"] {
+        machine.job(&cache(key), |sandbox| sandbox.write("deps/a", key));
+    }
+    for (number, metadata) in entries(&machine.home()).values().enumerate() {
+        let text = fs::read_to_string(metadata).unwrap();
+        if text.contains("\"old\"") {
+            crate::entries::age(metadata, 3600 * 24 * 40 + number as u64);
+        }
+    }
+    let (hit, log) = machine.job(&cache("new"), nothing);
+    assert!(hit == "exact" && log.contains("cleaned up the cache: 1 entry"), "{log}");
+    assert_eq!(machine.entries(), 1);
+    let (_, log) = machine.job(&cache("new"), nothing);
+    assert!(!log.contains("cleaned up"), "{log}");
+}
+
+#[test]
 fn what_is_not_there_is_left_out_and_nothing_is_no_entry() {
     let machine = Machine::new();
     let cache = json!({ "key": "a", "paths": ["deps", "absent"] });

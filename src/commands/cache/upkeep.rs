@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
+use crate::cancel::Cancel;
 use crate::cli::entries::CacheInvalidate;
 use crate::commands::Commands;
 use crate::config::entries::Keeping;
@@ -167,45 +168,56 @@ impl Commands<'_> {
         self.report.note(format_args!("{verb} {}, {}{remotely}", Count(removed.len() as u64, "entry"), Bytes(bytes)));
         failed.map_or(Ok(()), Err)
     }
+}
 
-    /// Cleans up the cache once a day, in little time. Trouble with it is no trouble of the command.
+impl Commands<'_> {
+    /// Cleans up the cache now and then.
     pub(in crate::commands) fn clean_up_cache(&self, keeping: &Keeping) {
-        let mark = keeping.cache.root().join("counters").join("cleaned");
-        let age = std::fs::metadata(&mark)
-            .and_then(|status| status.modified())
-            // A clock that was ahead left it: that must not keep anything from being cleaned up until then.
-            .map(|time| {
-                time.elapsed().or_else(|ahead| if ahead.duration() < SKEW { Ok(Duration::ZERO) } else { Err(ahead) })
-            });
-        if matches!(age, Ok(Ok(age)) if age < OFTEN) {
-            return;
-        }
-        let _ = mark.parent().map(std::fs::create_dir_all);
-        // Whatever lies there, nothing else is written to.
-        if plain::options().write(true).create(true).truncate(true).open(&mark).is_err() {
-            return;
-        }
-        let request = GcRequest {
-            grace: CACHE_GRACE,
-            max_age: Some(MAX_AGE),
-            max_size: None,
-            dry_run: false,
-            within: Some(WITHIN),
-            now: SystemTime::now(),
-        };
-        match collect(&keeping.cache, &request, &|_| Ok(References::new()), self.cancel) {
-            Ok(done) => {
-                if !done.gone.is_empty() {
-                    self.report.note(format_args!(
-                        "cleaned up the cache: {} not used for 30 days, {} freed",
-                        Count(done.gone.len() as u64, "entry"),
-                        Bytes(done.freed)
-                    ));
-                }
-                tell_not_cleaned(self.report, done);
+        clean_up_cache(keeping, self.cancel, self.report);
+    }
+}
+
+/// Cleans up the cache once a day, in little time. Trouble with it is no trouble of the command.
+pub(in crate::commands) fn clean_up_cache(keeping: &Keeping, cancel: &Cancel, report: &Report) {
+    // Where no cache is there is nothing to clean, and nothing is made.
+    if !keeping.cache.exists().unwrap_or(false) {
+        return;
+    }
+    let mark = keeping.cache.root().join("counters").join("cleaned");
+    let age = std::fs::metadata(&mark)
+        .and_then(|status| status.modified())
+        // A clock that was ahead left it: that must not keep anything from being cleaned up until then.
+        .map(|time| {
+            time.elapsed().or_else(|ahead| if ahead.duration() < SKEW { Ok(Duration::ZERO) } else { Err(ahead) })
+        });
+    if matches!(age, Ok(Ok(age)) if age < OFTEN) {
+        return;
+    }
+    let _ = mark.parent().map(std::fs::create_dir_all);
+    // Whatever lies there, nothing else is written to.
+    if plain::options().write(true).create(true).truncate(true).open(&mark).is_err() {
+        return;
+    }
+    let request = GcRequest {
+        grace: CACHE_GRACE,
+        max_age: Some(MAX_AGE),
+        max_size: None,
+        dry_run: false,
+        within: Some(WITHIN),
+        now: SystemTime::now(),
+    };
+    match collect(&keeping.cache, &request, &|_| Ok(References::new()), cancel) {
+        Ok(done) => {
+            if !done.gone.is_empty() {
+                report.note(format_args!(
+                    "cleaned up the cache: {} not used for 30 days, {} freed",
+                    Count(done.gone.len() as u64, "entry"),
+                    Bytes(done.freed)
+                ));
             }
-            Err(error) => self.report.detail(format_args!("the cache was not cleaned up: {}", error.chain())),
+            tell_not_cleaned(report, done);
         }
+        Err(error) => report.detail(format_args!("the cache was not cleaned up: {}", error.chain())),
     }
 }
 

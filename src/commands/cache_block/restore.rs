@@ -46,7 +46,8 @@ struct Wanted<'a> {
     entry: &'a PluginCache,
     inputs: TemplateKey,
     prefixes: Vec<String>,
-    targets: Targets,
+    /// Where it goes; of class `Failed` where that cannot be told, which is trouble like any other.
+    targets: Result<Targets>,
 }
 
 impl CacheBlock<'_> {
@@ -75,7 +76,14 @@ impl CacheBlock<'_> {
             // One that proved dead was told of, and is not asked again.
             let remote = remote.as_ref().filter(|remote| !remote.is_given_up());
             let mut course = Course::default();
-            let hit = match self.look_for(one, &place, remote, &mut course) {
+            let looked = match &one.targets {
+                Ok(_) => self.look_for(one, &place, remote, &mut course),
+                Err(error) => {
+                    course.status = self.block.tell(error, one.entry.soft_fail);
+                    Ok(Hit::Miss)
+                }
+            };
+            let hit = match looked {
                 Ok(hit) => hit,
                 Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
                 Err(error) => {
@@ -125,8 +133,15 @@ impl CacheBlock<'_> {
         let wanted = |entry: &'e PluginCache| {
             let about = |error: Error| error.context(format_args!("{}", entry.id));
             let parts = evaluator.evaluate(&entry.key).map_err(about)?;
+            if text_of(&parts).is_empty() {
+                let empty = Error::usage("the key is empty: every job would have the same");
+                return Err(about(empty.hint("set the variable that it is made of, or write a word into it")));
+            }
             let prefix = |template| Ok(text_of(&evaluator.evaluate(template).map_err(about)?));
-            let targets = Targets::new(&place.paths(entry)?, &guards).map_err(about)?;
+            let targets = match Targets::new(&place.paths(entry)?, &guards).map_err(about) {
+                Err(error) if error.class() != Class::Failed => return Err(error),
+                targets => targets,
+            };
             let inputs = TemplateKey {
                 component: entry.id.clone(),
                 pipeline: self.env.text("BUILDKITE_PIPELINE_SLUG").unwrap_or_default().to_owned(),
@@ -138,6 +153,9 @@ impl CacheBlock<'_> {
             Ok(Wanted { entry, inputs, prefixes, targets })
         };
         let wanted = entries.iter().map(wanted).collect::<Result<_>>()?;
+        for name in evaluator.unset() {
+            self.report.warning(format_args!("a key asks for {name}, which is not set"));
+        }
         known.save();
         Ok(wanted)
     }
@@ -188,7 +206,8 @@ impl CacheBlock<'_> {
     ) -> Result<Option<Found>> {
         let (remote, id) = (course.ask(remote), &one.entry.id);
         let (cache, context) = (&place.keeping.cache, self.context());
-        let restore = into(&one.targets, place, &context);
+        let Ok(targets) = &one.targets else { return Ok(None) };
+        let restore = into(targets, place, &context);
         let _watch = self.report.watch(vec![context.progress.clone()]);
         let Looked { found, damaged, unreadable, other_scope, failure, unkept } =
             look_up(cache, remote, &place.keeping.scopes, key, &*restore, &context)?;

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::restore::worse;
 use super::state::{Hit, State};
 use super::{CacheBlock, Place};
-use crate::commands::cache::upkeep::{MAX_AGE, WITHIN, tell_not_cleaned};
+use crate::commands::cache::upkeep::{MAX_AGE, WITHIN, clean_up_cache, tell_not_cleaned};
 use crate::config::cache_block::{PluginCache, Save};
 use crate::config::job_scopes::is_default_branch;
 use crate::engine::entries::bundle::{self, Saved};
@@ -37,10 +37,18 @@ impl CacheBlock<'_> {
             return Ok(0);
         };
         let due: Vec<Due<'_>> = entries.iter().filter_map(|entry| self.due(entry, &state, command_failed)).collect();
+        let place = self.place_of(&state);
         if due.is_empty() {
+            // A machine where all is hit would never be cleaned.
+            if let Ok(place) = &place
+                && place.keeping.cleans_up()
+                && !self.env.switch("BUILDKITE_JOB_CANCELLED")
+            {
+                clean_up_cache(&place.keeping, self.cancel, self.report);
+            }
             return Ok(0);
         }
-        let place = self.place_of(&state)?;
+        let place = place?;
         if let Some(why) = place.stores_nothing {
             self.report.note(format_args!("cache: nothing is stored: {why}"));
             return Ok(0);
