@@ -150,12 +150,15 @@ monofo_attempt() {
 # Sets monofo_exports to a new file that only this user can read, empty; fails when there can be none. Bash alone makes it,
 # since an image need not have mktemp: with noclobber it opens a file only if that is new.
 monofo_make_exports() {
-  local try
-  for try in 1 2 3 4 5; do
-    monofo_exports="${TMPDIR:-/tmp}/monofo-exports.$$.$try.$RANDOM$RANDOM"
-    if (umask 077 && set -o noclobber && : >"$monofo_exports") 2>/dev/null; then
-      return 0
-    fi
+  local try folder
+  # A job may have a TMPDIR that is not there, and an image no /tmp.
+  for folder in "${TMPDIR:-/tmp}" /tmp "${PWD%/}/.git" "$monofo_root"; do
+    for try in 1 2 3; do
+      monofo_exports="$folder/monofo-exports.$$.$try.$RANDOM$RANDOM"
+      if (umask 077 && set -o noclobber && : >"$monofo_exports") 2>/dev/null; then
+        return 0
+      fi
+    done
   done
   monofo_exports=""
   return 1

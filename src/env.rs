@@ -22,6 +22,16 @@ impl Env {
         Env(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
+    /// The same environment with one variable set to another value, or not set.
+    pub fn with(&self, name: &str, value: Option<OsString>) -> Self {
+        let mut variables = self.0.clone();
+        match value {
+            Some(value) => variables.insert(name.to_owned(), value),
+            None => variables.remove(name),
+        };
+        Env(variables)
+    }
+
     /// The value of a variable, if set, not empty and UTF-8.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.to_str().filter(|value| !value.is_empty())

@@ -61,7 +61,7 @@ pub enum Why {
     Silent,
     /// It answered and is in trouble: it is too busy, or connections break.
     Busy,
-    /// There is nothing to show it who we are. Finding that out may have taken its time.
+    /// There is no way to it: nothing to show it who we are, which may have taken its time to find out, or no folder to look in.
     Nameless,
     /// It does not let us: credentials, permissions, no such bucket, another region.
     Denied,

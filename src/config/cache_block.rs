@@ -79,9 +79,25 @@ pub(super) fn read(value: &Value, at: &At, mistakes: &mut Mistakes) -> Vec<Plugi
         if found.iter().any(|earlier| earlier.variable() == entry.variable()) {
             mistakes.add(&at, format!("is named `{}`, as an entry before it: set `id` to tell them apart", entry.id));
         }
+        for path in &entry.paths {
+            let overlapping = |earlier: &&PluginCache| earlier.paths.iter().any(|other| overlap(path, other));
+            if let Some(earlier) = found.iter().find(overlapping) {
+                let why =
+                    format!("found `{path}`, which overlaps with a path of `{}`, expected paths apart", earlier.id);
+                mistakes.add(&at, why);
+            }
+        }
         found.push(entry);
     }
     found
+}
+
+/// Whether one path lies in the other: whichever is restored last would undo the other.
+fn overlap(one: &str, other: &str) -> bool {
+    let within = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    within(one, other) || within(other, one)
 }
 
 fn items<'a>(value: &'a Value, at: &At) -> Vec<(At, &'a Value)> {
@@ -155,10 +171,7 @@ fn paths(value: &Value, at: &At, mistakes: &mut Mistakes) -> Vec<String> {
         let Some(path) = fields::text(value, &at, mistakes).and_then(|path| path_of(&path, &at, mistakes)) else {
             continue;
         };
-        let within = |inner: &str, outer: &str| {
-            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        match found.iter().find(|other| within(&path, other) || within(other, &path)) {
+        match found.iter().find(|other| overlap(&path, other)) {
             Some(other) => {
                 mistakes.add(&at, format!("found `{path}`, which overlaps with `{other}`, expected paths apart"))
             }
@@ -248,6 +261,11 @@ mod tests {
             (json!({"key": "a", "paths": "a", "restore-keys": ["b", "{{"]}), "`cache.restore-keys[1]`: at character"),
             (json!({"key": "a", "paths": ["a", 3]}), "`cache.paths[1]`: found `3`"),
             (json!({"key": "a", "paths": ["a", "./a/b"]}), "`a/b`, which overlaps with `a`"),
+            (
+                json!([{"key": "b", "paths": "a/b"}, {"key": "a", "paths": ["x", "a"]}]),
+                "`cache[1]`: found `a`, which overlaps with a path of `b`",
+            ),
+            (json!([{"key": "b", "paths": "a"}, {"key": "a", "paths": "a", "id": "c"}]), "a path of `a`"),
             (json!({"key": "a", "paths": "."}), "and not the folder itself"),
             (json!({"key": "a", "paths": "~/"}), "and not the folder itself"),
             (json!({"key": "a", "paths": "~root/x"}), "one that begins with `~/`"),

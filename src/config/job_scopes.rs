@@ -70,9 +70,31 @@ pub fn is_default_branch(env: &Env) -> bool {
     pull_request(env).is_none() && branch.is_some() && branch == env.text("BUILDKITE_PIPELINE_DEFAULT_BRANCH")
 }
 
-/// Whether a pull request comes from another repository than the pipeline's.
+/// Whether a pull request comes from another repository than the pipeline's. The two are written in different ways, as
+/// `git@github.com:a/b.git` and `git://github.com/a/b.git`; what cannot be told is a fork's.
 fn is_fork(env: &Env) -> bool {
-    env.text("BUILDKITE_PULL_REQUEST_REPO").is_some_and(|from| Some(from) != env.text("BUILDKITE_REPO"))
+    let Some(from) = env.text("BUILDKITE_PULL_REQUEST_REPO") else { return false };
+    let own = env.text("BUILDKITE_REPO").and_then(repository);
+    own.is_none() || own != repository(from)
+}
+
+/// The host and the path of a repository's address, without what differs between ways to reach it: scheme, user, port, `.git`.
+fn repository(url: &str) -> Option<(String, &str)> {
+    let (authority, path) = match url.split_once("://") {
+        Some(("ssh" | "git" | "http" | "https" | "git+ssh" | "ssh+git", rest)) => rest.split_once('/')?,
+        Some(_) => return None,
+        // As scp writes it; a slash before the colon makes it a path of this machine.
+        None => url.split_once(':').filter(|(host, _)| !host.contains('/'))?,
+    };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => host,
+    };
+    let path = path.trim_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path).trim_end_matches('/');
+    let plain = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    (!host.is_empty() && path.contains('/') && plain).then(|| (host.to_ascii_lowercase(), path))
 }
 
 /// A name as a part of a scope. Another name has another one: where something had to change, a digest of the name tells it
@@ -101,8 +123,12 @@ mod tests {
     use super::*;
     use crate::config::entries::keeping_alone;
 
+    /// How Buildkite names a pipeline's repository, and that of a pull request.
+    const OWN: &str = "git@github.com:acme-inc/my-project.git";
+    const SAME: &str = "git://github.com/acme-inc/my-project.git";
+
     fn scopes(variables: &[(&str, &str)]) -> (String, String) {
-        let usual = [("BUILDKITE_JOB_ID", "1"), ("BUILDKITE_PIPELINE_DEFAULT_BRANCH", "main"), ("BUILDKITE_REPO", "a")];
+        let usual = [("BUILDKITE_JOB_ID", "1"), ("BUILDKITE_PIPELINE_DEFAULT_BRANCH", "main"), ("BUILDKITE_REPO", OWN)];
         let env = Env::of(usual.into_iter().chain(variables.iter().copied()));
         let (scopes, why) = job_scopes(&keeping_alone(&env, Path::new("/w")).unwrap(), &env).unwrap();
         assert_eq!(scopes.write.is_none(), why.is_some());
@@ -112,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_job_decides() {
-        let fork = ("BUILDKITE_PULL_REQUEST_REPO", "b");
+        let fork = ("BUILDKITE_PULL_REQUEST_REPO", "git://github.com/other/my-project.git");
         for (variables, write, read) in [
             (vec![("BUILDKITE_BRANCH", "main")], "trusted", "trusted"),
             (vec![("BUILDKITE_BRANCH", "v1"), ("BUILDKITE_TAG", "v1")], "trusted", "trusted"),
@@ -133,11 +159,48 @@ mod tests {
             ),
             (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7"), fork], "-", "pr/7 trusted"),
             (vec![("BUILDKITE_PULL_REQUEST", "7"), fork, ("MONOFO_SAVE_FROM_FORKS", "1")], "pr/7", "pr/7 trusted"),
-            (vec![("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", "a")], "pr/7", "pr/7 trusted"),
+            (vec![("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", SAME)], "pr/7", "pr/7 trusted"),
             (vec![("BUILDKITE_BRANCH", "main"), ("MONOFO_SCOPE", "mine")], "mine", "mine"),
         ] {
             assert_eq!(scopes(&variables), (write.to_owned(), read.to_owned()), "{variables:?}");
         }
+    }
+
+    #[test]
+    fn a_repository_is_the_same_however_it_is_reached() {
+        let is_fork = |own: &str, from: &str| {
+            super::is_fork(&Env::of([("BUILDKITE_REPO", own), ("BUILDKITE_PULL_REQUEST_REPO", from)]))
+        };
+        for same in [
+            OWN,
+            SAME,
+            "https://github.com/acme-inc/my-project.git",
+            "https://github.com/acme-inc/my-project",
+            "https://github.com/acme-inc/my-project/",
+            "https://x-token:secret@GitHub.com:443/acme-inc/my-project.git/",
+            "ssh://git@github.com/acme-inc/my-project.git",
+            "ssh://git@github.com:22/acme-inc/my-project.git",
+            "github.com:acme-inc/my-project",
+            "git@github.com:/acme-inc/my-project.git",
+        ] {
+            assert!(!is_fork(OWN, same) && !is_fork(same, SAME), "{same}");
+        }
+        for fork in [
+            "git://github.com/other/my-project.git",
+            "git://github.com/acme-inc/my-project2.git",
+            "git://github.com/x/acme-inc/my-project.git",
+            "git://github.com/acme-inc/x/../my-project.git",
+            "git://gitlab.com/acme-inc/my-project.git",
+            "git://github.com.evil.example/acme-inc/my-project.git",
+            "git://github.com@evil.example/acme-inc/my-project.git",
+            "file:///acme-inc/my-project.git",
+            "/srv/acme-inc/my-project.git",
+            "my-project",
+        ] {
+            assert!(is_fork(OWN, fork), "{fork}");
+        }
+        assert!(is_fork("/srv/a/b.git", "/srv/a/b.git") && is_fork("", SAME));
+        assert!(!is_fork(OWN, ""));
     }
 
     #[test]

@@ -22,7 +22,18 @@ use crate::text::Shown;
 const LONGEST: usize = 1024;
 
 /// Words in the names of variables whose values are secrets: a key is shown, and kept beside the entry.
-const SECRETS: [&str; 5] = ["TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "PRIVATE_KEY"];
+const SECRETS: [&str; 10] = [
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSPHRASE",
+    "CREDENTIAL",
+    "PRIVATE_KEY",
+    "ACCESS_KEY",
+    "API_KEY",
+    "APIKEY",
+    "CONNECTION_STRING",
+];
 
 /// What a call asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -370,6 +381,7 @@ mod tests {
             ("{{ checksum \"!a\" }}", "only globs that take out", ""),
             ("{{ checksum \"a\"\"b\" }}", "`checksum` takes", ""),
             ("{{ env \"a b\" }}", "no name of a variable", ""),
+            ("{{ env \"X_APIKEY\" }}", "looks like a secret because of `APIKEY`", "leave it out"),
             ("{{ env \"NPM_TOKEN\" }}", "looks like a secret because of `TOKEN`", "leave it out"),
             ("{{ date \"%y\" }}", "a date knows %Y", ""),
             ("", "a key is 1 to 1024 bytes", ""),

@@ -21,8 +21,9 @@ mod payload;
 mod publish;
 mod scope;
 
+use std::collections::BTreeSet;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use object_store::ObjectStore;
@@ -75,6 +76,8 @@ pub struct Remote {
     scopes: Scopes,
     limits: Limits,
     breaker: Arc<Breaker>,
+    /// Entries of the own scope that proved to be no good: the next of their name replaces them.
+    spoiled: Mutex<BTreeSet<(Section, Hash)>>,
     /// Opens it once more, to look whether it is back.
     reopen: Option<Box<Reopen>>,
 }
@@ -119,7 +122,7 @@ impl Remote {
 
     fn on(shelf: Arc<dyn Shelf>, scopes: Scopes, limits: Limits) -> Self {
         let breaker = Arc::new(Breaker::new(limits.patience, limits.probe));
-        Remote { shelf, scopes, limits, breaker, reopen: None }
+        Remote { shelf, scopes, limits, breaker, spoiled: Mutex::default(), reopen: None }
     }
 
     /// The place, for messages; never a credential.
@@ -158,6 +161,38 @@ impl Remote {
             }
             failed.map_or(Ok(None), Err)
         })
+    }
+
+    /// The record of an entry in one scope, for whoever checks it and goes on with the next; a lookup `started` then.
+    pub fn record_of(
+        &self,
+        section: Section,
+        scope: &Scope,
+        hash: &Hash,
+        started: Instant,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        self.asking(|| self.record_in(&Home::new(section, scope, hash), started))
+    }
+
+    /// Takes note that an entry of a scope is no good. That counts where this run may replace it: in the own scope.
+    pub fn note_spoiled(&self, section: Section, scope: &Scope, hash: &Hash) {
+        if self.scopes.write.as_ref() == Some(scope) {
+            self.spoiled().insert((section, *hash));
+        }
+    }
+
+    /// Whether an entry of the own scope proved to be no good.
+    pub fn is_spoiled(&self, section: Section, hash: &Hash) -> bool {
+        self.spoiled().contains(&(section, *hash))
+    }
+
+    /// It was removed, or replaced by a good one.
+    pub(crate) fn forget_spoiled(&self, section: Section, hash: &Hash) {
+        self.spoiled().remove(&(section, *hash));
+    }
+
+    fn spoiled(&self) -> MutexGuard<'_, BTreeSet<(Section, Hash)>> {
+        self.spoiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A record, within what is left of the time for a lookup.

@@ -60,14 +60,19 @@ impl Home {
     }
 }
 
-/// The folder of the markers of a component.
+/// The folder of all markers of a component, in a folder for each platform.
+pub(super) fn indexes(scope: &Scope, component: &ComponentName) -> String {
+    format!("{LAYOUT}/{scope}/index/{component}")
+}
+
+/// The folder of the markers of a component on a platform.
 pub(super) fn index(scope: &Scope, marker: &Marker<'_>) -> Result<String> {
     let component = ComponentName::new(marker.component)?;
     if !is_name(marker.platform, LONGEST_PLATFORM) {
         let shown: String = marker.platform.chars().take(LONGEST_PLATFORM).flat_map(char::escape_debug).collect();
         return Err(Error::usage(format_args!("`{shown}` is not a possible name of a platform")));
     }
-    Ok(format!("{LAYOUT}/{scope}/index/{component}/{}", marker.platform))
+    Ok(format!("{}/{}", indexes(scope, &component), marker.platform))
 }
 
 /// The name of a marker: later ones sort before earlier ones.

@@ -1,5 +1,6 @@
 //! Writing to a remote: what is read first is written last, and a record that is there stays.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
@@ -10,6 +11,7 @@ use super::names::{self, Home};
 use super::{Failure, LONGEST_RECORD, Marker, Remote, Scope, Section};
 use crate::error::{Class, Error, IoContext, Result, Why};
 use crate::hash::Hash;
+use crate::key::ComponentName;
 use crate::text::Shown;
 use crate::transport::Made;
 
@@ -126,6 +128,16 @@ impl Remote {
             found.sort_by_key(|(time, _, _)| *time);
             found.truncate(most);
             Ok(found.into_iter().map(|(_, scope, hash)| (scope.clone(), hash)).collect())
+        })
+    }
+
+    /// The entries of a component in the own scope, of every platform, as far as the index knows them.
+    pub fn of_component(&self, component: &ComponentName, most: usize) -> Result<BTreeSet<Hash>, Failure> {
+        let folder = names::indexes(self.own_scope()?, component);
+        self.asking(|| {
+            let listed = self.shelf.second("listing the index", &folder, most, self.limits.record)?;
+            let marker = |name: &String| names::parse_marker(name.rsplit_once('/')?.1);
+            Ok(listed.iter().filter_map(marker).map(|(_, hash)| hash).collect())
         })
     }
 

@@ -5,9 +5,6 @@ use std::fmt;
 use crate::env::Env;
 use crate::error::{Error, Result};
 
-/// The scope when nothing else is said.
-const SHARED: &str = "shared";
-
 /// The longest scope.
 const LONGEST: usize = 64;
 
@@ -22,6 +19,9 @@ const NONE: &str = "-";
 pub struct Scope(String);
 
 impl Scope {
+    /// The scope when nothing else is said.
+    pub const SHARED: &str = "shared";
+
     /// Checks a name. A wrong one is an error of class `Usage`.
     pub fn new(name: &str) -> Result<Self> {
         let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
@@ -80,12 +80,12 @@ impl Scopes {
     /// `MONOFO_READ_SCOPES`, separated by commas, default the own one.
     pub fn of(env: &Env) -> Result<Self> {
         let wrong = |variable: &'static str| move |error: Error| error.context(format_args!("{variable} is wrong"));
-        let write = match env.strict("MONOFO_SCOPE")?.unwrap_or(SHARED) {
+        let write = match env.strict("MONOFO_SCOPE")?.unwrap_or(Scope::SHARED) {
             NONE => None,
             name => Some(Scope::new(name).map_err(wrong("MONOFO_SCOPE"))?),
         };
         let Some(names) = env.strict("MONOFO_READ_SCOPES")? else {
-            let read = write.clone().map_or_else(|| Scope::new(SHARED), Ok)?;
+            let read = write.clone().map_or_else(|| Scope::new(Scope::SHARED), Ok)?;
             return Ok(Scopes { write, read: vec![read] });
         };
         let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());

@@ -27,8 +27,8 @@ const REMOTE: Setting = "the remote's location";
 /// How much of a file is copied between two looks at the cancellation.
 const BLOCK: usize = 1 << 20;
 
-/// A shelf in a folder, made by the first file that is stored if the folder that it lies in is there. Reading where no shelf is
-/// finds no file that is missing: most likely it is the mount that is.
+/// A shelf in a folder, made by the first file that is stored: until then it is empty. The folder that it lies in has to be
+/// there, for reading too: most likely it is a mount that is missing.
 #[derive(Debug)]
 pub struct FolderShelf {
     root: PathBuf,
@@ -56,9 +56,10 @@ impl FolderShelf {
     }
 
     fn folder(&self, folders: &str) -> Result<Option<Held>> {
-        let root = Held::root(&self.root, REMOTE)?;
-        let mut at =
-            Some(root.ok_or_else(|| missing(&self.root, "is it mounted? The first entry that is stored makes it"))?);
+        let mut at = Held::root(&self.root, REMOTE)?;
+        if at.is_none() {
+            self.check_parent()?;
+        }
         for part in folders.split('/').filter(|part| !part.is_empty()) {
             let Some(folder) = at else { return Ok(None) };
             at = folder.enter(part)?;
@@ -85,11 +86,16 @@ impl FolderShelf {
     /// The root, made where it is missing.
     fn make_root(&self) -> Result<Held> {
         self.cancel.check()?;
-        // A whole path of folders where a mount is missing would be written to for months by this machine alone.
-        if let Some(parent) = self.root.parent().filter(|parent| !parent.exists()) {
-            return Err(missing(parent, "is it mounted? Of the remote's path only the last folder is made"));
-        }
+        self.check_parent()?;
         Held::make_root(&self.root, REMOTE)
+    }
+
+    /// A whole path of folders where a mount is missing would be written to for months by this machine alone.
+    fn check_parent(&self) -> Result<()> {
+        match self.root.parent().filter(|parent| !parent.exists()) {
+            Some(parent) => Err(missing(parent)),
+            None => Ok(()),
+        }
     }
 
     /// A new file to write, and the root that it will move in.
@@ -213,6 +219,17 @@ impl Shelf for FolderShelf {
         Ok(names)
     }
 
+    fn second(&self, doing: &str, folder: &str, most: usize, limit: Duration) -> Result<Vec<String>> {
+        let Some(held) = self.folder(folder)? else { return Ok(Vec::new()) };
+        let inner = held.names().map_err(|error| held.unusable("read", "", error))?;
+        let mut names = Vec::new();
+        for inner in inner {
+            let found = self.first(doing, &format!("{folder}/{inner}"), most.saturating_sub(names.len()), limit)?;
+            names.extend(found.into_iter().map(|name| format!("{inner}/{name}")));
+        }
+        Ok(names)
+    }
+
     fn remove(&self, _doing: &str, names: &[String]) -> Result<()> {
         for name in names {
             let (Some(home), leaf) = self.home(name)? else { continue };
@@ -225,9 +242,11 @@ impl Shelf for FolderShelf {
     }
 }
 
-/// The error for a folder that has to be there.
-fn missing(path: &Path, hint: &str) -> Error {
-    Error::new(Class::Unavailable, format_args!("`{}` is not there", Shown::path(path))).hint(hint).because(Why::Denied)
+/// The error for a folder that has to be there. It will be missing for the next entry too.
+fn missing(path: &Path) -> Error {
+    Error::new(Class::Unavailable, format_args!("`{}` is not there", Shown::path(path)))
+        .hint("is it mounted? Of the remote's path only the last folder is made, by the first entry that is stored")
+        .because(Why::Nameless)
 }
 
 /// Whether what was to be opened is a folder, a link, a pipe or the like.

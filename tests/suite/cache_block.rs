@@ -295,6 +295,54 @@ fn a_checksum_of_nothing_is_an_error_unless_it_is_optional() {
 }
 
 #[test]
+fn keys_of_variables_are_never_empty_nor_secret_and_what_is_not_set_is_said() {
+    let mut machine =
+        Machine::with(&[("EMPTY", ""), ("DB_URL", "postgres://u:hunter2@h/x"), ("WEB_URL", "https://h:1/@")]);
+    machine.pre(&json!({ "key": "{{ env \"EMPTY\" }}", "paths": "deps" }), 2).before.says("the key is empty");
+    let said = machine.pre(&json!({ "key": "{{ env \"DB_URL\" }}", "paths": "deps" }), 2).before;
+    assert!(said.stderr.contains("a password in it") && !said.stderr.contains("hunter2"), "{}", said.stderr);
+    machine.pre(&json!({ "key": "{{ env \"WEB_URL\" }}", "paths": "deps" }), 0).before.does_not_say("warning");
+    let cache = json!({ "key": "a-{{ env \"NOT_SET\" }}", "paths": "deps" });
+    machine.pre(&cache, 0).before.says("warning: a key asks for NOT_SET, which is not set");
+    machine.set(&[("NOT_SET", "1")]);
+    machine.pre(&cache, 0).before.does_not_say("warning");
+}
+
+#[test]
+fn a_path_that_is_a_link_is_neither_stored_nor_replaced() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "more"] });
+    let (_, log) = machine.job(&cache, |sandbox| {
+        sandbox.write("real/a", "");
+        sandbox.write("more/a", "");
+        symlink("real", sandbox.work("deps")).unwrap();
+    });
+    assert!(log.contains("warning: deps: `deps` is a link, and is left out"), "{log}");
+    machine.pre(&cache, 6).before.says("`deps` is a link");
+    machine.sandbox.assert_paths("work", &["deps", "more", "more/a", "real", "real/a"]);
+}
+
+#[test]
+fn a_machine_where_all_is_hit_is_cleaned_once_a_day() {
+    let machine = Machine::new();
+    let cache = |key: &str| json!({ "key": key, "paths": "deps" });
+    for key in ["old", "new"] {
+        machine.job(&cache(key), |sandbox| sandbox.write("deps/a", key));
+    }
+    for (number, metadata) in entries(&machine.home()).values().enumerate() {
+        let text = fs::read_to_string(metadata).unwrap();
+        if text.contains("\"old\"") {
+            crate::entries::age(metadata, 3600 * 24 * 40 + number as u64);
+        }
+    }
+    let (hit, log) = machine.job(&cache("new"), nothing);
+    assert!(hit == "exact" && log.contains("cleaned up the cache: 1 entry"), "{log}");
+    assert_eq!(machine.entries(), 1);
+    let (_, log) = machine.job(&cache("new"), nothing);
+    assert!(!log.contains("cleaned up"), "{log}");
+}
+
+#[test]
 fn what_is_not_there_is_left_out_and_nothing_is_no_entry() {
     let machine = Machine::new();
     let cache = json!({ "key": "a", "paths": ["deps", "absent"] });
@@ -368,6 +416,35 @@ fn an_exact_hit_touches_nothing_afterwards() {
     fs::write(machine.home(), "no folder: whoever opens the cache now fails").unwrap();
     let after = machine.post(&job, 0, 0);
     assert_eq!((after.stderr.as_str(), after.stdout.as_str()), ("", ""));
+}
+
+#[test]
+fn paths_mean_after_the_command_what_they_meant_before() {
+    let mut machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "~/.tool"] });
+    let job = machine.pre(&cache, 0);
+    machine.sandbox.write("deps/a", "");
+    machine.sandbox.write("../home/.tool/a", "");
+    // A command hook may leave the hooks after it another folder and another HOME.
+    machine.sandbox.write("sub/deps/wrong", "");
+    fs::create_dir_all(machine.sandbox.path("other")).unwrap();
+    let run = machine.hook("post-command", &job.configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", "0");
+    let run = run.within(machine.sandbox.work("sub")).env("HOME", machine.sandbox.path("other").to_str().unwrap());
+    job.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(0).says("2 files");
+    machine.clean();
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    machine.sandbox.assert_paths("work", &["deps", "deps/a"]);
+
+    let job = machine.pre(&json!({ "key": "b", "paths": "deps" }), 0);
+    fs::rename(machine.sandbox.work(""), machine.sandbox.path("gone")).unwrap();
+    let run = machine.hook("post-command", &job.configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", "0");
+    let run = run.within(machine.sandbox.path("gone"));
+    job.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(0).says("is gone");
+    fs::create_dir(machine.sandbox.work("")).unwrap();
+
+    machine.set(&[("HOME", "")]);
+    let said = machine.pre(&json!({ "key": "b", "paths": "deps" }), 0).before.stderr;
+    assert_eq!(said.matches("warning: the cache lies in the checkout").count(), 1, "{said}");
 }
 
 #[test]

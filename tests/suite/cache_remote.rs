@@ -296,10 +296,14 @@ fn a_folder_that_is_not_there_is_no_remote_and_only_its_last_part_is_made() {
     }
     assert!(!sandbox.path("mount").exists());
     fs::create_dir(sandbox.path("mount")).unwrap();
+    // The first entry that is stored makes it; until then it is empty.
+    let asked = ["cache", "get", "a", "--target", "got", "--remote", &url, "--remote-required"];
+    let missed = json(&sandbox, &asked, 3);
+    assert!(missed["remote"]["kind"].is_null() && missed["warnings"].is_null(), "{missed:#}");
     let build = ["cache", "build", "a", "--source", "out", "--remote", &url, "--remote-required"];
     assert_eq!(json(&sandbox, &build, 0)["shared"], "created");
     forget(&sandbox);
-    sandbox.monofo(["cache", "get", "a", "--target", "got", "--remote", &url, "--remote-required"]).exits(0);
+    sandbox.monofo(asked).exits(0);
 }
 
 #[test]

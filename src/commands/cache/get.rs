@@ -65,12 +65,16 @@ impl Commands<'_> {
         });
         let looked = look_up(&keeping.cache, remote.as_ref(), &keeping.scopes, &key, &restore, context)?;
         self.tell_looked(&looked);
+        let scope_failed = looked.failure.is_some();
         let failure = looked.failure.or(unusable);
         self.report.section("damaged", json!(looked.damaged.is_some()));
         self.report.section("unreadable", json!(looked.unreadable.is_some()));
         self.report.section("other_scope", json!(looked.other_scope));
         self.report.section("remote", super::trouble(failure.as_ref()));
         if let Some(Found { record, tier, warnings }) = looked.found {
+            if let Some(failure) = failure.filter(|_| scope_failed) {
+                self.remote_failed(failure, HomeKind::Cache, false)?;
+            }
             self.warn(&warnings);
             self.report.note(line(&record, tier.word(), &path));
             self.report.section("result", json!("hit"));

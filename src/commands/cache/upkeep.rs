@@ -5,17 +5,18 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
+use crate::cancel::Cancel;
 use crate::cli::entries::CacheInvalidate;
 use crate::commands::Commands;
 use crate::config::entries::Keeping;
 use crate::context::Context;
 use crate::engine::entries::gc::{Collected, GcRequest, References, collect};
-use crate::engine::entries::survey::{Entry, survey};
+use crate::engine::entries::survey::survey;
 use crate::engine::entries::verify::{Checked, verify};
 use crate::entry::{Readers, Removal, facts, plain, remove};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
-use crate::key::{ComponentName, native_platform};
+use crate::key::ComponentName;
 use crate::remote::Section;
 use crate::report::Report;
 use crate::text::{Bytes, Count};
@@ -26,7 +27,7 @@ pub(in crate::commands) const WITHIN: Duration = Duration::from_secs(2);
 /// How far the clock of a file server may be ahead.
 const SKEW: Duration = Duration::from_secs(60);
 /// Entries of a component that are removed from a remote at once.
-const MOST_REMOTE: usize = 10_000;
+const MOST_REMOTE: usize = 100_000;
 pub(in crate::commands) const CACHE_GRACE: Duration = Duration::from_secs(60 * 60);
 pub(in crate::commands) const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -97,9 +98,6 @@ impl Commands<'_> {
             names.extend(found.damaged.iter().map(|name| (*name, 0)));
         }
         names.retain(|(name, _)| key.is_none_or(|key| key == *name));
-        let mut shelves = BTreeSet::from([native_platform(), "any".to_owned()]);
-        let of_component = |entry: &&Entry| Some(entry.record.inputs.component()) == component.as_ref();
-        shelves.extend(found.entries.iter().filter(of_component).map(|entry| entry.record.inputs.shelf()));
         for (name, disk) in names {
             let gone = self.cancel.check().and_then(|()| {
                 if asked.dry_run {
@@ -140,10 +138,7 @@ impl Commands<'_> {
             let mut names: BTreeSet<Hash> = removed.iter().chain(key.iter()).copied().collect();
             if let Some(component) = &component {
                 // What other machines stored there, too.
-                for shelf in &shelves {
-                    let newest = remote.newest(component.as_str(), shelf, MOST_REMOTE);
-                    names.extend(newest.map_err(|failure| failure.error)?.into_iter().map(|(_, key)| key));
-                }
+                names.extend(remote.of_component(component, MOST_REMOTE).map_err(|failure| failure.error)?);
             }
             for name in &names {
                 self.cancel.check()?;
@@ -173,45 +168,56 @@ impl Commands<'_> {
         self.report.note(format_args!("{verb} {}, {}{remotely}", Count(removed.len() as u64, "entry"), Bytes(bytes)));
         failed.map_or(Ok(()), Err)
     }
+}
 
-    /// Cleans up the cache once a day, in little time. Trouble with it is no trouble of the command.
+impl Commands<'_> {
+    /// Cleans up the cache now and then.
     pub(in crate::commands) fn clean_up_cache(&self, keeping: &Keeping) {
-        let mark = keeping.cache.root().join("counters").join("cleaned");
-        let age = std::fs::metadata(&mark)
-            .and_then(|status| status.modified())
-            // A clock that was ahead left it: that must not keep anything from being cleaned up until then.
-            .map(|time| {
-                time.elapsed().or_else(|ahead| if ahead.duration() < SKEW { Ok(Duration::ZERO) } else { Err(ahead) })
-            });
-        if matches!(age, Ok(Ok(age)) if age < OFTEN) {
-            return;
-        }
-        let _ = mark.parent().map(std::fs::create_dir_all);
-        // Whatever lies there, nothing else is written to.
-        if plain::options().write(true).create(true).truncate(true).open(&mark).is_err() {
-            return;
-        }
-        let request = GcRequest {
-            grace: CACHE_GRACE,
-            max_age: Some(MAX_AGE),
-            max_size: None,
-            dry_run: false,
-            within: Some(WITHIN),
-            now: SystemTime::now(),
-        };
-        match collect(&keeping.cache, &request, &|_| Ok(References::new()), self.cancel) {
-            Ok(done) => {
-                if !done.gone.is_empty() {
-                    self.report.note(format_args!(
-                        "cleaned up the cache: {} not used for 30 days, {} freed",
-                        Count(done.gone.len() as u64, "entry"),
-                        Bytes(done.freed)
-                    ));
-                }
-                tell_not_cleaned(self.report, done);
+        clean_up_cache(keeping, self.cancel, self.report);
+    }
+}
+
+/// Cleans up the cache once a day, in little time. Trouble with it is no trouble of the command.
+pub(in crate::commands) fn clean_up_cache(keeping: &Keeping, cancel: &Cancel, report: &Report) {
+    // Where no cache is there is nothing to clean, and nothing is made.
+    if !keeping.cache.exists().unwrap_or(false) {
+        return;
+    }
+    let mark = keeping.cache.root().join("counters").join("cleaned");
+    let age = std::fs::metadata(&mark)
+        .and_then(|status| status.modified())
+        // A clock that was ahead left it: that must not keep anything from being cleaned up until then.
+        .map(|time| {
+            time.elapsed().or_else(|ahead| if ahead.duration() < SKEW { Ok(Duration::ZERO) } else { Err(ahead) })
+        });
+    if matches!(age, Ok(Ok(age)) if age < OFTEN) {
+        return;
+    }
+    let _ = mark.parent().map(std::fs::create_dir_all);
+    // Whatever lies there, nothing else is written to.
+    if plain::options().write(true).create(true).truncate(true).open(&mark).is_err() {
+        return;
+    }
+    let request = GcRequest {
+        grace: CACHE_GRACE,
+        max_age: Some(MAX_AGE),
+        max_size: None,
+        dry_run: false,
+        within: Some(WITHIN),
+        now: SystemTime::now(),
+    };
+    match collect(&keeping.cache, &request, &|_| Ok(References::new()), cancel) {
+        Ok(done) => {
+            if !done.gone.is_empty() {
+                report.note(format_args!(
+                    "cleaned up the cache: {} not used for 30 days, {} freed",
+                    Count(done.gone.len() as u64, "entry"),
+                    Bytes(done.freed)
+                ));
             }
-            Err(error) => self.report.detail(format_args!("the cache was not cleaned up: {}", error.chain())),
+            tell_not_cleaned(report, done);
         }
+        Err(error) => report.detail(format_args!("the cache was not cleaned up: {}", error.chain())),
     }
 }
 

@@ -30,6 +30,7 @@ use crate::env::Env;
 use crate::error::{Error, IoContext, Result};
 use crate::remote::Failure;
 use crate::report::Report;
+use crate::text::Shown;
 
 /// How large the cache may become when `MONOFO_CACHE_SIZE` does not say.
 const USUAL_SIZE: u64 = 20 << 30;
@@ -58,14 +59,42 @@ struct Place {
 impl CacheBlock<'_> {
     fn place(&self) -> Result<Place> {
         let directory = std::env::current_dir().or_fail(|| "cannot tell the current folder")?;
-        let mut keeping = keeping_alone(self.env, &directory)?;
+        // A relative one would mean another folder elsewhere.
+        let home = self.env.path("HOME").filter(|home| home.is_absolute());
+        let place = self.place_in(directory, home)?;
+        let named = self.env.text("MONOFO_CACHE_DIR").is_some() || !self.env.in_job();
+        if !named && place.keeping.cache.root().starts_with(&place.directory) {
+            self.report.warning(
+                "the cache lies in the checkout, which the agent cleans, since HOME names no folder outside it: \
+                 set HOME or MONOFO_CACHE_DIR for the agent",
+            );
+        }
+        Ok(place)
+    }
+
+    /// The same after the command: paths mean what they meant before it, wherever that left the hook.
+    fn place_of(&self, state: &State) -> Result<Place> {
+        let directory = PathBuf::from(&state.folder);
+        if !directory.is_dir() {
+            return Err(Error::failed(format_args!(
+                "the working folder `{}` is gone, so nothing is stored",
+                Shown::path(&directory)
+            ))
+            .hint("did the command remove it?"));
+        }
+        self.place_in(directory, state.home.as_ref().map(PathBuf::from))
+    }
+
+    fn place_in(&self, directory: PathBuf, home: Option<PathBuf>) -> Result<Place> {
+        let env = self.env.with("HOME", home.clone().map(PathBuf::into_os_string));
+        let mut keeping = keeping_alone(&env, &directory)?;
         let (scopes, stores_nothing) = job_scopes(&keeping, self.env)?;
         keeping.scopes = scopes;
         let most = match self.env.text("MONOFO_CACHE_SIZE") {
             Some(text) => parse_size("MONOFO_CACHE_SIZE", text)?,
             None => USUAL_SIZE,
         };
-        Ok(Place { keeping, directory, home: self.env.path("HOME"), stores_nothing, most })
+        Ok(Place { keeping, directory, home, stores_nothing, most })
     }
 
     fn state_name(&self) -> String {
@@ -94,6 +123,18 @@ impl CacheBlock<'_> {
 }
 
 impl Place {
+    /// What post-command is to know of it, and nothing of entries yet.
+    fn state(&self) -> Result<State> {
+        let text = |path: &Path| {
+            path.to_str().map(str::to_owned).ok_or_else(|| {
+                Error::usage(format_args!("`{}` is no text, and is not known after the command", Shown::path(path)))
+                    .hint("check out into another folder")
+            })
+        };
+        let home = self.home.as_deref().map(text).transpose()?;
+        Ok(State { folder: text(&self.directory)?, home, ..State::default() })
+    }
+
     /// The paths of an entry, and where they are. Class `Usage` where `~` is nowhere.
     fn paths(&self, entry: &PluginCache) -> Result<Vec<BundlePath>> {
         let path = |written: &String| match written.strip_prefix("~/") {

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 
-use super::state::{Hit, Seen, State};
+use super::state::{Hit, Seen};
 use super::{CacheBlock, Place};
 use crate::config::cache_block::PluginCache;
 use crate::context::Context;
@@ -17,18 +17,37 @@ use crate::entry::{Record, StatCache, seconds};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{KeyRecord, TemplateKey, text_of};
-use crate::remote::{Remote, Scope};
+use crate::remote::{Failure, Remote, Scope, Section, Trouble};
 use crate::text::{Bytes, Count, Shown, Took};
 
 /// Fallbacks that are tried when the first prove to be no good.
 const MOST_TRIED: usize = 3;
+
+/// What became of one entry so far.
+#[derive(Default)]
+struct Course {
+    /// The exit status that its failures lead to.
+    status: u8,
+    /// What the remote's failures were told as: nobody wants to read the same twice.
+    told: Vec<String>,
+    /// Whether the remote did not let us.
+    denied: bool,
+}
+
+impl Course {
+    /// The remote, if it is worth asking once more.
+    fn ask<'r>(&self, remote: Option<&'r Remote>) -> Option<&'r Remote> {
+        remote.filter(|remote| !self.denied && !remote.is_given_up())
+    }
+}
 
 /// An entry that is to be looked for.
 struct Wanted<'a> {
     entry: &'a PluginCache,
     inputs: TemplateKey,
     prefixes: Vec<String>,
-    targets: Targets,
+    /// Where it goes; of class `Failed` where that cannot be told, which is trouble like any other.
+    targets: Result<Targets>,
 }
 
 impl CacheBlock<'_> {
@@ -47,30 +66,41 @@ impl CacheBlock<'_> {
             read.join(", ")
         ));
         let (remote, mut unusable) = place.keeping.remote(None, self.cancel)?;
+        let named_but_unusable = unusable.is_some();
         let mut status = 0;
-        let mut state = State::default();
+        let mut state = place.state()?;
         for one in &wanted {
             if let Some(failure) = unusable.take() {
                 status = worse(status, self.tell_remote(one.entry, &failure));
             }
             // One that proved dead was told of, and is not asked again.
             let remote = remote.as_ref().filter(|remote| !remote.is_given_up());
-            let mut own = 0;
-            let hit = match self.look_for(one, &place, remote, &mut own) {
+            let mut course = Course::default();
+            let looked = match &one.targets {
+                Ok(_) => self.look_for(one, &place, remote, &mut course),
+                Err(error) => {
+                    course.status = self.block.tell(error, one.entry.soft_fail);
+                    Ok(Hit::Miss)
+                }
+            };
+            let hit = match looked {
                 Ok(hit) => hit,
                 Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
                 Err(error) => {
-                    own = worse(own, self.tell(one.entry, error));
+                    course.status = worse(course.status, self.tell(one.entry, error));
                     Hit::Miss
                 }
             };
-            status = worse(status, own);
+            status = worse(status, course.status);
             let inputs = (hit != Hit::Exact).then(|| KeyRecord::Template(one.inputs.clone()));
-            state.0.insert(one.entry.id.to_string(), Seen { hit, inputs });
+            let is_spoiled = |inputs: &KeyRecord| remote.is_some_and(|r| r.is_spoiled(Section::Cache, &inputs.key()));
+            let spoiled = inputs.as_ref().is_some_and(is_spoiled);
+            state.seen.insert(one.entry.id.to_string(), Seen { hit, inputs, spoiled });
         }
+        state.remote_is_dead = remote.as_ref().is_some_and(Remote::is_given_up) || named_but_unusable;
         let told = |one: &Wanted<'_>| {
             let id = one.entry.id.as_str();
-            json!({ "id": id, "key": one.inputs.text(), "hit": state.0.get(id).map(|seen| seen.hit.word()) })
+            json!({ "id": id, "key": one.inputs.text(), "hit": state.seen.get(id).map(|seen| seen.hit.word()) })
         };
         self.report.section("caches", wanted.iter().map(told).collect());
         if !state.export(&self.state_name(), entries, self.env)? {
@@ -103,8 +133,15 @@ impl CacheBlock<'_> {
         let wanted = |entry: &'e PluginCache| {
             let about = |error: Error| error.context(format_args!("{}", entry.id));
             let parts = evaluator.evaluate(&entry.key).map_err(about)?;
+            if text_of(&parts).is_empty() {
+                let empty = Error::usage("the key is empty: every job would have the same");
+                return Err(about(empty.hint("set the variable that it is made of, or write a word into it")));
+            }
             let prefix = |template| Ok(text_of(&evaluator.evaluate(template).map_err(about)?));
-            let targets = Targets::new(&place.paths(entry)?, &guards).map_err(about)?;
+            let targets = match Targets::new(&place.paths(entry)?, &guards).map_err(about) {
+                Err(error) if error.class() != Class::Failed => return Err(error),
+                targets => targets,
+            };
             let inputs = TemplateKey {
                 component: entry.id.clone(),
                 pipeline: self.env.text("BUILDKITE_PIPELINE_SLUG").unwrap_or_default().to_owned(),
@@ -116,32 +153,34 @@ impl CacheBlock<'_> {
             Ok(Wanted { entry, inputs, prefixes, targets })
         };
         let wanted = entries.iter().map(wanted).collect::<Result<_>>()?;
+        for name in evaluator.unset() {
+            self.report.warning(format_args!("a key asks for {name}, which is not set"));
+        }
         known.save();
         Ok(wanted)
     }
 
-    fn look_for(&self, one: &Wanted<'_>, place: &Place, remote: Option<&Remote>, status: &mut u8) -> Result<Hit> {
+    fn look_for(&self, one: &Wanted<'_>, place: &Place, remote: Option<&Remote>, course: &mut Course) -> Result<Hit> {
         let (id, shown) = (&one.entry.id, one.inputs.shown());
         let cache = &place.keeping.cache;
         let started = Instant::now();
         let key = KeyRecord::Template(one.inputs.clone()).key();
-        if let Some(found) = self.look(one, &key, place, remote, status)? {
+        if let Some(found) = self.look(one, &key, place, remote, course)? {
             self.report.note(format_args!("{id}: exact hit {shown}, {}", told(&found, started)));
             return Ok(Hit::Exact);
         }
-        let remote = remote.filter(|remote| !remote.is_given_up());
         let mut others = kin::local(cache, &place.keeping.scopes, &one.inputs)?;
-        if let (Some(remote), false) = (remote, one.prefixes.is_empty())
+        if let (Some(remote), false) = (course.ask(remote), one.prefixes.is_empty())
             && let Err(failure) = kin::add_remote(remote, &one.inputs, &mut others)
         {
-            *status = worse(*status, self.tell_remote(one.entry, &failure));
+            self.tell_of(one, &failure, course);
         }
         others.retain(|kin| kin.key != key);
         let why = kin::reason(&others, &one.inputs);
         let fallbacks: Vec<&Kin> = kin::fallbacks(&others, &one.prefixes).take(MOST_TRIED).collect();
         for kin in fallbacks {
             let started = Instant::now();
-            if let Some(found) = self.look(one, &kin.key, place, remote, status)? {
+            if let Some(found) = self.look(one, &kin.key, place, remote, course)? {
                 self.report.note(format_args!("{id}: no entry {shown}: {why}"));
                 self.report.note(format_args!(
                     "{id}: partial hit {} of {}, {}",
@@ -163,14 +202,15 @@ impl CacheBlock<'_> {
         key: &Hash,
         place: &Place,
         remote: Option<&Remote>,
-        status: &mut u8,
+        course: &mut Course,
     ) -> Result<Option<Found>> {
+        let (remote, id) = (course.ask(remote), &one.entry.id);
         let (cache, context) = (&place.keeping.cache, self.context());
-        let restore = into(&one.targets, place, &context);
+        let Ok(targets) = &one.targets else { return Ok(None) };
+        let restore = into(targets, place, &context);
         let _watch = self.report.watch(vec![context.progress.clone()]);
         let Looked { found, damaged, unreadable, other_scope, failure, unkept } =
             look_up(cache, remote, &place.keeping.scopes, key, &*restore, &context)?;
-        let id = &one.entry.id;
         for error in damaged.iter().chain(&unreadable) {
             self.report.warning(format_args!("{id}: {}; this counts as a miss", error.chain()));
         }
@@ -178,7 +218,7 @@ impl CacheBlock<'_> {
             self.report.detail(format_args!("{id}: an entry of another scope is here, and is not used"));
         }
         if let Some(failure) = failure {
-            *status = worse(*status, self.tell_remote(one.entry, &failure));
+            self.tell_of(one, &failure, course);
         }
         if let Some(error) = unkept {
             self.report.softened(&error.context(format_args!("{id}")));
@@ -187,6 +227,16 @@ impl CacheBlock<'_> {
             self.report.warning(format_args!("{id}: {warning}"));
         }
         Ok(found)
+    }
+
+    /// Tells of a failure of the remote, unless that was told of this entry before.
+    fn tell_of(&self, one: &Wanted<'_>, failure: &Failure, course: &mut Course) {
+        course.denied |= failure.trouble == Trouble::Denied;
+        let text = failure.error.chain();
+        if !course.told.contains(&text) {
+            course.status = worse(course.status, self.tell_remote(one.entry, failure));
+            course.told.push(text);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::restore::worse;
 use super::state::{Hit, State};
 use super::{CacheBlock, Place};
-use crate::commands::cache::upkeep::{MAX_AGE, WITHIN, tell_not_cleaned};
+use crate::commands::cache::upkeep::{MAX_AGE, WITHIN, clean_up_cache, tell_not_cleaned};
 use crate::config::cache_block::{PluginCache, Save};
 use crate::config::job_scopes::is_default_branch;
 use crate::engine::entries::bundle::{self, Saved};
@@ -15,7 +15,7 @@ use crate::engine::entries::gc::{GcRequest, References, collect};
 use crate::engine::entries::share::{Shared, share};
 use crate::error::{Class, Error, Result};
 use crate::key::KeyRecord;
-use crate::remote::Remote;
+use crate::remote::{Remote, Section};
 use crate::text::{Bytes, Count, Took};
 
 /// What is younger is not removed to make room.
@@ -25,6 +25,8 @@ const GRACE: Duration = Duration::from_secs(60);
 struct Due<'a> {
     entry: &'a PluginCache,
     inputs: KeyRecord,
+    /// Whether the remote's own entry of this key is to be replaced.
+    spoiled: bool,
 }
 
 impl CacheBlock<'_> {
@@ -35,16 +37,28 @@ impl CacheBlock<'_> {
             return Ok(0);
         };
         let due: Vec<Due<'_>> = entries.iter().filter_map(|entry| self.due(entry, &state, command_failed)).collect();
+        let place = self.place_of(&state);
         if due.is_empty() {
+            // A machine where all is hit would never be cleaned.
+            if let Ok(place) = &place
+                && place.keeping.cleans_up()
+                && !self.env.switch("BUILDKITE_JOB_CANCELLED")
+            {
+                clean_up_cache(&place.keeping, self.cancel, self.report);
+            }
             return Ok(0);
         }
-        let place = self.place()?;
+        let place = place?;
         if let Some(why) = place.stores_nothing {
             self.report.note(format_args!("cache: nothing is stored: {why}"));
             return Ok(0);
         }
         self.report.group(format_args!("storing {}", Count(due.len() as u64, "cache entry")));
-        let (remote, mut unusable) = place.keeping.remote(None, self.cancel)?;
+        let (remote, mut unusable) = match state.remote_is_dead {
+            // It was told of before the command, and would take as long again.
+            true => (None, None),
+            false => place.keeping.remote(None, self.cancel)?,
+        };
         let (mut status, mut stored) = (0, Vec::new());
         for one in &due {
             if let Some(failure) = unusable.take() {
@@ -70,7 +84,7 @@ impl CacheBlock<'_> {
     /// Whether an entry is to be stored; says so where it is not, and might have been.
     fn due<'e>(&self, entry: &'e PluginCache, state: &State, command_failed: bool) -> Option<Due<'e>> {
         let id = &entry.id;
-        let seen = state.0.get(id.as_str()).filter(|seen| seen.hit != Hit::Exact)?;
+        let seen = state.seen.get(id.as_str()).filter(|seen| seen.hit != Hit::Exact)?;
         let cancelled = self.env.switch("BUILDKITE_JOB_CANCELLED") || self.env.switch("BUILDKITE_JOB_TIMED_OUT")
             // What the agent says of a command that it stopped.
             || self.env.text("BUILDKITE_COMMAND_EXIT_STATUS") == Some("-1");
@@ -91,7 +105,7 @@ impl CacheBlock<'_> {
                 "{id}: not stored, the key that came from the pre-command hook is another entry's"
             ));
         }
-        Some(Due { entry, inputs: inputs? })
+        Some(Due { entry, inputs: inputs?, spoiled: seen.spoiled })
     }
 
     /// Whether a key can be one of an entry: variables travel through other hooks.
@@ -134,6 +148,9 @@ impl CacheBlock<'_> {
         ));
         let Some(remote) = remote else { return Ok((true, 0)) };
         let started = Instant::now();
+        if let (true, Some(scope)) = (due.spoiled, &keeping.scopes.write) {
+            remote.note_spoiled(Section::Cache, scope, &due.inputs.key());
+        }
         match share(remote, &keeping.cache, &record, None, &context)? {
             Ok(Shared::Created) => {
                 self.report.note(format_args!("{id}: shared in {}, {}", remote.place(), Took(started.elapsed())));

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `MONOFO_CACHE_<ID>_HIT` | `exact`, `partial` or `miss` |
 //! | `MONOFO_CACHE_HIT` | `exact` if all entries were hit exactly, `miss` if none was hit, else `partial`; of all listings of the plugin |
-//! | `MONOFO_CACHE_STATE_<digits>` | JSON, for the post-command hook: hits, and the records of keys that are to be stored |
+//! | `MONOFO_CACHE_STATE_<digits>` | JSON, for the post-command hook: hits, the records of keys that are to be stored, and where paths are |
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -63,11 +63,21 @@ pub(super) struct Seen {
     pub(super) hit: Hit,
     /// What its key is the digest of; not kept of one that was hit exactly.
     pub(super) inputs: Option<KeyRecord>,
+    /// Whether the remote's own entry of this key proved to be no good, and is to be replaced.
+    pub(super) spoiled: bool,
 }
 
-/// What became of all entries of a listing, by their ids.
+/// What pre-command hands on to post-command of one listing.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct State(pub(super) BTreeMap<String, Seen>);
+pub(super) struct State {
+    /// What became of all entries, by their ids.
+    pub(super) seen: BTreeMap<String, Seen>,
+    /// The working folder and what `~` was, absolute: a command's hook may leave another folder behind, or another HOME.
+    pub(super) folder: String,
+    pub(super) home: Option<String>,
+    /// Whether the remote proved dead.
+    pub(super) remote_is_dead: bool,
+}
 
 impl State {
     /// The variable of a listing of the plugin with this configuration.
@@ -87,9 +97,19 @@ impl State {
     fn parse(value: &Value) -> Option<State> {
         let seen = |(id, seen): (&String, &Value)| {
             let inputs = seen.get("inputs").map(KeyRecord::parse).transpose().ok()?;
-            Some((id.clone(), Seen { hit: Hit::parse(seen.get("hit")?.as_str()?)?, inputs }))
+            let spoiled = seen.get("spoiled").is_some_and(|spoiled| spoiled == true);
+            Some((id.clone(), Seen { hit: Hit::parse(seen.get("hit")?.as_str()?)?, inputs, spoiled }))
         };
-        value.as_object()?.iter().map(seen).collect::<Option<_>>().map(State)
+        let home = match value.get("home") {
+            None | Some(Value::Null) => None,
+            Some(home) => Some(absolute(home)?),
+        };
+        Some(State {
+            seen: value.get("entries")?.as_object()?.iter().map(seen).collect::<Option<_>>()?,
+            folder: absolute(value.get("folder")?)?,
+            home,
+            remote_is_dead: value.get("remote_is_dead")?.as_bool()?,
+        })
     }
 
     fn value(&self) -> Value {
@@ -98,9 +118,14 @@ impl State {
             if let Some(inputs) = &seen.inputs {
                 value["inputs"] = inputs.value();
             }
+            if seen.spoiled {
+                value["spoiled"] = json!(true);
+            }
             (id.clone(), value)
         };
-        Value::Object(self.0.iter().map(seen).collect::<Map<_, _>>())
+        let entries = Value::Object(self.seen.iter().map(seen).collect::<Map<_, _>>());
+        let (folder, home) = (&self.folder, &self.home);
+        json!({ "entries": entries, "folder": folder, "home": home, "remote_is_dead": self.remote_is_dead })
     }
 
     /// Hands all variables to the hook's shell. False when that gave no file for them.
@@ -112,7 +137,7 @@ impl State {
             )
             .hint("put less into them: a checksum of a file instead of a variable's long value"));
         }
-        let hits = || self.0.values().map(|seen| seen.hit);
+        let hits = || self.seen.values().map(|seen| seen.hit);
         let Some(mut hit) = hits().next() else { return Ok(true) };
         hit = hits().fold(hit, Hit::and);
         let others = env.iter().any(|(name, _)| name.starts_with(PREFIX) && name != variable);
@@ -121,7 +146,7 @@ impl State {
         }
         let mut variables = vec![("MONOFO_CACHE_HIT".to_owned(), hit.word().to_owned()), (variable.to_owned(), text)];
         for entry in entries {
-            if let Some(seen) = self.0.get(entry.id.as_str()) {
+            if let Some(seen) = self.seen.get(entry.id.as_str()) {
                 variables.push((format!("MONOFO_CACHE_{}_HIT", entry.variable()), seen.hit.word().to_owned()));
             }
         }
@@ -138,6 +163,11 @@ impl State {
     }
 }
 
+/// A path that means the same in every folder.
+fn absolute(value: &Value) -> Option<String> {
+    value.as_str().filter(|path| path.starts_with('/')).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,10 +181,11 @@ mod tests {
             paths: vec!["b".into()],
             salt: String::new(),
         });
-        State(BTreeMap::from([
-            ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None }),
-            ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs) }),
-        ]))
+        let seen = BTreeMap::from([
+            ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None, spoiled: false }),
+            ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs), spoiled: true }),
+        ]);
+        State { seen, folder: "/w".into(), home: Some("/h".into()), remote_is_dead: true }
     }
 
     #[test]
@@ -163,9 +194,13 @@ mod tests {
         let read = |text: &str| State::read(&Env::of([("V", text)]), "V");
         assert_eq!(read(&text).unwrap(), Some(state()));
         assert_eq!(State::read(&Env::default(), "V").unwrap(), None);
-        for wrong in ["{", "[]", r#"{"a":{"hit":"maybe"}}"#, r#"{"a":{"hit":"miss","inputs":{}}}"#] {
-            assert!(read(wrong).is_err(), "{wrong}");
+        for (from, to) in
+            [("miss", "maybe"), ("\"/w\"", "\"w\""), ("\"/h\"", "\"h\""), ("true", "1"), ("\"pipeline\"", "\"x\"")]
+        {
+            let wrong = text.replace(from, to);
+            assert!(wrong != text && read(&wrong).is_err(), "{wrong}");
         }
+        assert!(read("{").is_err() && read("[]").is_err());
     }
 
     #[test]
@@ -177,8 +212,9 @@ mod tests {
         let hit = |before: &str| {
             std::fs::write(&file, "").unwrap();
             let env = Env::of([(EXPORTS, file.to_str().unwrap()), (&other, "{}"), ("MONOFO_CACHE_HIT", before)]);
-            let miss = Seen { hit: Hit::Miss, inputs: None };
-            State(BTreeMap::from([("a".to_owned(), miss)])).export(&one, &[], &env).unwrap();
+            let miss = Seen { hit: Hit::Miss, inputs: None, spoiled: false };
+            let seen = BTreeMap::from([("a".to_owned(), miss)]);
+            State { seen, ..State::default() }.export(&one, &[], &env).unwrap();
             let text = std::fs::read_to_string(&file).unwrap();
             text.split('\0').find_map(|line| line.strip_prefix("MONOFO_CACHE_HIT=").map(str::to_owned)).unwrap()
         };

@@ -125,7 +125,10 @@ impl Commands<'_> {
         let mut source = "local";
         if let (Some(remote), Found::Absent) = (&remote, &found) {
             match fetch(remote, &keeping.store, &hash, context)? {
-                Fetched::Here => {
+                Fetched::Here(failure) => {
+                    if let Some(failure) = failure {
+                        self.remote_failed(failure, HomeKind::Store, false)?;
+                    }
                     source = "remote";
                     found = restore()?;
                 }

@@ -43,6 +43,13 @@ pub struct BundlePath {
     pub of_home: bool,
 }
 
+impl BundlePath {
+    /// Whether it is a link itself. Below `~` that is the user's own way to say where a tool keeps its files.
+    fn is_link(&self) -> bool {
+        !self.of_home && fs::symlink_metadata(&self.place).is_ok_and(|there| there.is_symlink())
+    }
+}
+
 /// Looks at the paths of an entry. `None` when nothing is at any of them; a warning for each that is not there. Class
 /// `Refused` when one of `not_in` lies in what would be stored.
 pub fn look(
@@ -55,6 +62,10 @@ pub fn look(
     let (mut trees, mut apart) = (Vec::new(), Vec::new());
     for path in paths {
         let shown = Shown(path.written.as_bytes());
+        if path.is_link() {
+            warnings.push(format!("`{shown}` is a link, and is left out: name what it leads to"));
+            continue;
+        }
         let real = match path.place.canonicalize() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 warnings.push(format!("`{shown}` is not there, and is left out"));
@@ -173,6 +184,10 @@ impl Targets {
                 error.with_hint(format!("`{}` cannot be one of the paths: name others", Shown(path.written.as_bytes())))
             })?;
             let inside = guards.workspace.canonicalize().is_ok_and(|root| target.real().starts_with(root));
+            if path.is_link() {
+                return Err(Error::refused(format_args!("`{}` is a link", Shown(path.written.as_bytes())))
+                    .hint("name what it leads to, or let the command make the link"));
+            }
             if !path.of_home && !inside {
                 return Err(Error::refused(format_args!(
                     "a link leads `{}` out of the working folder",

@@ -5,12 +5,13 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use serde_json::json;
 
 use super::cache::is_damage;
 use super::restore::Restore;
-use super::share::{REMOVE_IT, read_record, section};
+use super::share::{in_scopes, remove_it, section, usable};
 use super::spool::{Spool, spool};
 use super::stored;
 use super::tree;
@@ -21,14 +22,14 @@ use crate::entry::usage::{Event, count};
 use crate::entry::{Existing, Home, Payload, Record, RootKind, Staging, facts, publish, sync_file};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::{Hash, Hasher};
-use crate::remote::{Failure, Remote, Trouble};
+use crate::remote::{Failure, Remote, Scope, Trouble};
 use crate::text::Shown;
 
 /// What came of looking in a remote.
 #[derive(Debug)]
 pub enum Fetched {
-    /// It is in this machine's store now.
-    Here,
+    /// It is in this machine's store now. The failure is that of another scope, which had a bad one.
+    Here(Option<Failure>),
     /// The remote has no such entry.
     Absent,
     /// The remote did not help.
@@ -38,21 +39,52 @@ pub enum Fetched {
 /// Looks for an artifact in a remote and brings it to the store. Failures of the remote are an answer; errors are this machine's
 /// own. One that is here meanwhile is kept.
 pub fn fetch(remote: &Remote, store: &Home, name: &Hash, context: &Context) -> Result<Fetched> {
-    let fetched = try_fetch(remote, store, name, context);
-    let again = match &fetched {
-        // Once more, in case it was the way here that damaged it.
-        Ok(Fetched::Failed(failure)) => failure.trouble == Trouble::Damaged,
-        _ => false,
-    };
-    let fetched = if again { try_fetch(remote, store, name, context)? } else { fetched? };
-    if let Fetched::Failed(failure) = &fetched {
-        count(store, Event::Remote(failure.trouble.name()), 0);
-    }
-    Ok(fetched)
+    let (here, failure) = in_scopes(remote, |scope, started| {
+        let once = || match try_fetch(remote, store, name, (scope, started), context) {
+            Ok(Fetched::Absent) => Ok(None),
+            Ok(Fetched::Failed(failure)) => Err(failure),
+            Ok(Fetched::Here(_)) => Ok(Some(Ok(()))),
+            Err(error) => Ok(Some(Err(error))),
+        };
+        twice(remote, store, name, scope, once)
+    });
+    Ok(match (here.transpose()?, failure) {
+        (Some(()), failure) => Fetched::Here(failure),
+        (None, Some(failure)) => Fetched::Failed(failure),
+        (None, None) => Fetched::Absent,
+    })
 }
 
-fn try_fetch(remote: &Remote, store: &Home, name: &Hash, context: &Context) -> Result<Fetched> {
-    let Offer { mut record, payload, reader } = match offer(remote, store, name) {
+/// Does something once more when what came was damaged, in case it was the way here that did it. What it leads to is counted,
+/// and kept in mind.
+fn twice<T>(
+    remote: &Remote,
+    home: &Home,
+    name: &Hash,
+    scope: &Scope,
+    once: impl Fn() -> Result<Option<T>, Failure>,
+) -> Result<Option<T>, Failure> {
+    let done = match once() {
+        Err(failure) if failure.trouble == Trouble::Damaged => once(),
+        done => done,
+    };
+    if let Err(failure) = &done {
+        count(home, Event::Remote(failure.trouble.name()), 0);
+        if failure.trouble == Trouble::Damaged {
+            remote.note_spoiled(section(home.kind()), scope, name);
+        }
+    }
+    done
+}
+
+fn try_fetch(
+    remote: &Remote,
+    store: &Home,
+    name: &Hash,
+    (scope, started): (&Scope, Instant),
+    context: &Context,
+) -> Result<Fetched> {
+    let Offer { mut record, payload, reader } = match offer(remote, store, name, scope, started) {
         Ok(Some(offer)) => offer,
         Ok(None) => return Ok(Fetched::Absent),
         Err(failure) => return failed(failure),
@@ -61,12 +93,13 @@ fn try_fetch(remote: &Remote, store: &Home, name: &Hash, context: &Context) -> R
     context.progress.expect(payload.bytes);
     let (spool, _) = spool(file);
     let go_on = || context.cancel.check().map(|()| true);
-    if let Err(failure) = download(reader, &payload, spool, Some(&context.progress), &go_on)? {
+    let hint = remove_it(store.kind(), name, scope);
+    if let Err(failure) = download(reader, &payload, spool, Some(&context.progress), &go_on, &hint)? {
         return failed(failure);
     }
     record.payload = None;
     match unpack(&staging.join(PAYLOAD), &record, store, &staging, context) {
-        Ok(()) => Ok(Fetched::Here),
+        Ok(()) => Ok(Fetched::Here(None)),
         Err(error) if is_damage(&error) => failed(Failure { trouble: Trouble::Damaged, error }),
         Err(error) => Err(error),
     }
@@ -79,13 +112,11 @@ struct Offer {
     reader: Box<dyn Read + Send>,
 }
 
-/// Looks for an entry in a remote, and opens its payload.
-fn offer(remote: &Remote, home: &Home, name: &Hash) -> Result<Option<Offer>, Failure> {
-    let section = section(home.kind());
-    let Some((scope, text)) = remote.record(section, name)? else { return Ok(None) };
-    let mut record = read_record(&text, home.kind(), name, &scope)?;
+/// Looks for an entry in a scope of a remote, and opens its payload.
+fn offer(remote: &Remote, home: &Home, name: &Hash, scope: &Scope, started: Instant) -> Result<Option<Offer>, Failure> {
+    let Some(mut record) = usable(remote, home.kind(), name, scope, started)? else { return Ok(None) };
     let Some(payload) = record.payload else { return Ok(None) };
-    let reader = remote.payload(section, &scope, name, &payload.object(), payload.bytes)?;
+    let reader = remote.payload(section(home.kind()), scope, name, &payload.object(), payload.bytes)?;
     record.origin = json!({ "kind": "remote", "place": without_path(&remote.place()) });
     Ok(Some(Offer { record, payload, reader }))
 }
@@ -101,6 +132,8 @@ pub(super) enum Through {
         warnings: Vec<String>,
         /// Why it could not be kept here.
         unkept: Option<Error>,
+        /// What was wrong with one of another scope.
+        failure: Option<Failure>,
     },
     /// The remote has no such entry.
     Absent,
@@ -120,27 +153,35 @@ pub(super) fn restore_through(
     restore: &Restore<'_>,
     context: &Context,
 ) -> Result<Through> {
-    let once = || try_through(remote, cache, name, existing, restore, context);
-    let through = match once()? {
-        // Once more, in case it was the way here that damaged it.
-        Through::Failed(failure) if failure.trouble == Trouble::Damaged => once()?,
-        through => through,
-    };
-    if let Through::Failed(failure) = &through {
-        count(cache, Event::Remote(failure.trouble.name()), 0);
-    }
-    Ok(through)
+    let (through, before) = in_scopes(remote, |scope, started| {
+        let once = || match try_through(remote, cache, name, (scope, started), existing, restore, context) {
+            Ok(Through::Absent) => Ok(None),
+            Ok(Through::Failed(failure)) => Err(failure),
+            other => Ok(Some(other)),
+        };
+        twice(remote, cache, name, scope, once)
+    });
+    Ok(match (through.transpose()?, before) {
+        (Some(Through::Restored { record, warnings, unkept, .. }), failure) => {
+            Through::Restored { record, warnings, unkept, failure }
+        }
+        (Some(other), _) => other,
+        (None, Some(failure)) => Through::Failed(failure),
+        (None, None) => Through::Absent,
+    })
 }
 
 fn try_through(
     remote: &Remote,
     cache: &Home,
     name: &Hash,
+    (scope_there, started): (&Scope, Instant),
     existing: Existing<'_>,
     restore: &Restore<'_>,
     context: &Context,
 ) -> Result<Through> {
-    let Offer { record, payload, reader } = match offer(remote, cache, name) {
+    let hint = remove_it(cache.kind(), name, scope_there);
+    let Offer { record, payload, reader } = match offer(remote, cache, name, scope_there, started) {
         Ok(Some(offer)) => offer,
         Ok(None) => return Ok(Through::Absent),
         Err(failure) if failure.trouble == Trouble::Local => return Err(failure.error),
@@ -156,7 +197,7 @@ fn try_through(
     let unwanted = AtomicBool::new(false);
     let go_on = || context.cancel.check().map(|()| !unwanted.load(Ordering::Relaxed));
     let (came, restored) = thread::scope(|scope| {
-        let mut coming = Some(scope.spawn(|| download(reader, &payload, spool, None, &go_on)));
+        let mut coming = Some(scope.spawn(|| download(reader, &payload, spool, None, &go_on, &hint)));
         let mut came = Ok(Ok(()));
         let mut whole = || {
             if let Some(coming) = coming.take() {
@@ -181,13 +222,13 @@ fn try_through(
         Ok(warnings) => warnings,
         // What came whole and adds up to no artifact is the remote's fault.
         Err(error) if is_damage(&error) => {
-            let error = error.with_class(Class::Unavailable).with_hint(REMOVE_IT);
+            let error = error.with_class(Class::Unavailable).with_hint(hint);
             return Ok(Through::Failed(Failure { trouble: Trouble::Damaged, error }));
         }
         Err(error) => return Err(error),
     };
     let unkept = publish(cache, &staging, &record, &place, existing, &context.cancel).err();
-    Ok(Through::Restored { record: Box::new(record), warnings, unkept })
+    Ok(Through::Restored { record: Box::new(record), warnings, unkept, failure: None })
 }
 
 /// A cache that is full or read-only is no reason to fail: nothing was restored, and that is said.
@@ -213,6 +254,7 @@ fn download(
     mut spool: Spool,
     progress: Option<&Progress>,
     go_on: &dyn Fn() -> Result<bool>,
+    hint: &str,
 ) -> Result<Result<(), Failure>> {
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; 1 << 20];
@@ -234,7 +276,7 @@ fn download(
     }
     if hasher.finish() != payload.sha256 {
         let error = Error::damaged("the payload has not the digest that its record states");
-        return Ok(Err(Failure { trouble: Trouble::Damaged, error: error.hint(REMOVE_IT) }));
+        return Ok(Err(Failure { trouble: Trouble::Damaged, error: error.hint(hint) }));
     }
     // Whoever unpacks it need not wait for the disk.
     spool.finish();

@@ -58,6 +58,13 @@ pub fn local(cache: &Home, scopes: &Scopes, wanted: &TemplateKey) -> Result<Vec<
 /// The newest kin of a remote, added to what is known. A listing that fails is a failure, and no entry. A record that cannot be
 /// read, or is another's, is passed over.
 pub fn add_remote(remote: &Remote, wanted: &TemplateKey, found: &mut Vec<Kin>) -> Result<(), Failure> {
+    let added = add(remote, wanted, found);
+    // What came before a failure counts, in its place.
+    sort(found);
+    added
+}
+
+fn add(remote: &Remote, wanted: &TemplateKey, found: &mut Vec<Kin>) -> Result<(), Failure> {
     let newest = remote.newest(wanted.component.as_str(), &wanted.shelf(), MOST_REMOTE)?;
     for (_, key) in newest {
         if found.iter().any(|known| known.key == key) {
@@ -73,7 +80,6 @@ pub fn add_remote(remote: &Remote, wanted: &TemplateKey, found: &mut Vec<Kin>) -
         let record = read_record(&text, HomeKind::Cache, &key, &scope);
         found.extend(record.ok().and_then(|record| Kin::of(&record, SystemTime::UNIX_EPOCH, wanted)));
     }
-    sort(found);
     Ok(())
 }
 

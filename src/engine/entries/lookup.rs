@@ -52,7 +52,7 @@ pub struct Looked {
     pub unreadable: Option<Error>,
     /// An entry of a scope that this run does not read is here.
     pub other_scope: bool,
-    /// The remote did not help.
+    /// The remote did not help, or one of its scopes did not.
     pub failure: Option<Failure>,
     /// What the remote has could not be kept here: this machine's own trouble.
     pub unkept: Option<Error>,
@@ -80,7 +80,8 @@ pub fn look_up(
         // What another scope stored here is not trusted, and gives way to what comes from ours.
         let in_the_way = |there: &Record| !scopes.accepts(&there.scope) && scopes.may_replace(&there.scope);
         match restore_through(remote, cache, key, Existing::ReplaceIf(&in_the_way), restore, context)? {
-            Through::Restored { record, warnings, unkept } => {
+            Through::Restored { record, warnings, unkept, failure } => {
+                looked.failure = failure;
                 looked.found = Some(Found { record, tier: Tier::Remote, warnings });
                 looked.unkept = unkept.map(not_kept);
             }

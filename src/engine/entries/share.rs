@@ -1,6 +1,6 @@
 //! Entries to a remote, and what its records say.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 
@@ -18,8 +18,44 @@ use crate::remote::{Failure, Marker, Published, Remote, Scope, Section, Trouble}
 pub(super) const SOURCES: &str = "source.listing.zst";
 
 /// What to do about an entry of a remote that is no good: nobody else can tell a bad one from a good one.
-pub(super) const REMOVE_IT: &str =
-    "remove it there with `monofo cache invalidate --key KEY --remote URL`; the next build stores it again";
+pub(super) fn remove_it(kind: HomeKind, name: &Hash, scope: &Scope) -> String {
+    let again = "the next build stores it again";
+    if kind == HomeKind::Store {
+        return format!("remove entry {name} of scope `{scope}` there; {again}");
+    }
+    let scope = match scope.as_str() {
+        Scope::SHARED => String::new(),
+        other => format!("MONOFO_SCOPE={other} "),
+    };
+    format!("remove it there with `{scope}monofo cache invalidate --key {name} --remote URL`; {again}")
+}
+
+/// Looks in each of the scopes that are read until one has something good. What is bad in one does not hide what is good in a
+/// later one; the first failure is returned too.
+pub(super) fn in_scopes<T>(
+    remote: &Remote,
+    mut look: impl FnMut(&Scope, Instant) -> Result<Option<T>, Failure>,
+) -> (Option<T>, Option<Failure>) {
+    let mut failed = None;
+    let mut started = Instant::now();
+    for scope in &remote.scopes().read {
+        match look(scope, started) {
+            Ok(None) => {}
+            Ok(found) => return (found, failed),
+            Err(failure) => {
+                let goes_on =
+                    !matches!(failure.trouble, Trouble::Unreachable | Trouble::Local) && !remote.is_given_up();
+                failed.get_or_insert(failure);
+                if !goes_on {
+                    break;
+                }
+                // A payload may have come in between, and is no part of the lookup.
+                started = Instant::now();
+            }
+        }
+    }
+    (None, failed)
+}
 
 /// The part of a remote that an entry belongs to.
 pub fn section(kind: HomeKind) -> Section {
@@ -51,7 +87,7 @@ pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> R
         trouble: Trouble::Refused,
         error: Error::new(Class::Unavailable, format_args!("the record of {} is not usable", name.short()))
             .caused_by(error.chain())
-            .hint(REMOVE_IT),
+            .hint(remove_it(kind, name, scope)),
     };
     let mut record = Record::parse(text, kind, name).map_err(refused)?;
     // Another machine's clock must not make it the newest for ever.
@@ -67,8 +103,22 @@ pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> R
 
 /// The record of a cache's entry in a remote, if there is one that adds up. Its payload is not looked for.
 pub fn foresee(remote: &Remote, key: &Hash) -> Result<Option<Record>, Failure> {
-    let found = remote.record(Section::Cache, key)?;
-    found.map(|(scope, text)| read_record(&text, HomeKind::Cache, key, &scope)).transpose()
+    match in_scopes(remote, |scope, started| usable(remote, HomeKind::Cache, key, scope, started)) {
+        (None, Some(failure)) => Err(failure),
+        (found, _) => Ok(found),
+    }
+}
+
+/// The record of an entry in one scope. One that does not add up is kept in mind.
+pub(super) fn usable(
+    remote: &Remote,
+    kind: HomeKind,
+    name: &Hash,
+    scope: &Scope,
+    started: Instant,
+) -> Result<Option<Record>, Failure> {
+    let Some(text) = remote.record_of(section(kind), scope, name, started)? else { return Ok(None) };
+    read_record(&text, kind, name, scope).map(Some).inspect_err(|_| remote.note_spoiled(section(kind), scope, name))
 }
 
 /// What came of uploading an entry.
@@ -142,7 +192,12 @@ pub fn share(
     let (object, text) = (payload.object(), told.text(home.kind()));
     let section = section(home.kind());
     let publish = || remote.publish(section, &name, &text, (&object, &file), &extras, marker);
-    let mut published = publish();
+    let spoiled = remote.is_spoiled(section, &name);
+    // What is there is of no use to anybody.
+    let mut published = if spoiled { remote.remove(section, &name).and_then(|_| publish()) } else { publish() };
+    if spoiled && published.is_ok() {
+        remote.forget_spoiled(section, &name);
+    }
     // The same output whose payload is gone is stored anew: its record would only mislead.
     if let Ok(Published::Exists(theirs)) = &published
         && let Ok(theirs) = read_record(theirs, home.kind(), &name, &scope)

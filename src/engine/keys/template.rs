@@ -1,7 +1,7 @@
 //! What a key template comes to, here and now.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,7 @@ pub struct Facts<'a> {
 pub struct Evaluator<'a> {
     facts: Facts<'a>,
     checksums: RefCell<HashMap<Vec<String>, Checksum>>,
+    unset: RefCell<BTreeSet<String>>,
 }
 
 #[derive(Clone)]
@@ -54,7 +55,12 @@ struct Checksum {
 impl<'a> Evaluator<'a> {
     /// One for these facts.
     pub fn new(facts: Facts<'a>) -> Self {
-        Evaluator { facts, checksums: RefCell::default() }
+        Evaluator { facts, checksums: RefCell::default(), unset: RefCell::default() }
+    }
+
+    /// Variables that templates asked for and that are not set.
+    pub fn unset(&self) -> BTreeSet<String> {
+        self.unset.borrow().clone()
     }
 
     /// What a template comes to. Reads files; writes nothing. Blocks. Class `Usage` for a checksum of nothing that is not
@@ -88,7 +94,16 @@ impl<'a> Evaluator<'a> {
             Function::Pipeline => facts.pipeline.map(str::to_owned),
             Function::Date => Some(date(argument, facts.now)),
             Function::Env => match (facts.variable)(argument).map(OsString::into_string) {
-                None => None,
+                None => {
+                    self.unset.borrow_mut().insert(argument.to_owned());
+                    None
+                }
+                Some(Ok(value)) if has_password(&value) => {
+                    return Err(Error::usage(format_args!(
+                        "the value of {argument} is an address with a password in it, and keys are shown"
+                    ))
+                    .hint("leave it out of the key"));
+                }
                 Some(Ok(value)) => Some(value),
                 Some(Err(_)) => {
                     return Err(Error::usage(format_args!(
@@ -126,4 +141,10 @@ impl<'a> Evaluator<'a> {
             None => Ok(digest),
         }
     }
+}
+
+/// Whether a value is an address such as `postgres://user:password@host/`.
+fn has_password(value: &str) -> bool {
+    let authority = value.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+    authority.and_then(|authority| authority.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'))
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Machine, deps, install, nothing};
 use crate::entries::{age, entries};
-use crate::harness::set;
+use crate::harness::{join, set, walk};
 use crate::transport::http::{Bucket, Fault};
 
 #[test]
@@ -53,6 +53,82 @@ fn a_remote_serves_other_machines_and_its_failed_listing_is_no_hit() {
 }
 
 #[test]
+fn a_remote_is_made_by_the_first_entry_and_one_that_is_not_mounted_is_told_of_once() {
+    let mut machine = Machine::new();
+    let url = format!("file://{}", machine.sandbox.path("mount/remote").display());
+    machine.set(&[("MONOFO_REMOTE", &url)]);
+    let two = json!([
+        { "key": "a-1", "restore-keys": "a-", "paths": "a" },
+        { "key": "b-1", "restore-keys": "b-", "paths": "b" },
+    ]);
+    let (_, log) = machine.job(&two, |sandbox| {
+        sandbox.write("a/x", "");
+        sandbox.write("b/x", "");
+    });
+    assert_eq!(log.matches("warning").count(), 1, "{log}");
+    machine.forget();
+    fs::create_dir(machine.sandbox.path("mount")).unwrap();
+    let strict = json!({ "key": "a-1", "restore-keys": "a-", "paths": "a", "soft-fail": false });
+    let (hit, log) = machine.job(&strict, nothing);
+    assert!(hit == "miss" && !log.contains("warning") && log.contains("shared in"), "{log}");
+    machine.forget();
+    assert_eq!(machine.job(&strict, nothing).0, "exact");
+}
+
+#[test]
+fn a_bad_entry_hides_no_good_one_of_a_later_scope_and_is_replaced_where_it_may_be() {
+    let mut machine = Machine::new();
+    let remote = machine.sandbox.path("remote");
+    machine.set(&[("MONOFO_REMOTE", &format!("file://{}", remote.display()))]);
+    let cache = json!({ "key": "a", "paths": "deps" });
+    let fresh = |machine: &Machine| {
+        let _ = fs::remove_dir_all(machine.home());
+        machine.clean();
+    };
+    let of = |scope: &str, end: &str| {
+        let files = walk(&remote.join("meta-v1").join(scope).join("cache"));
+        let name = files.keys().find(|path| path.ends_with(end.as_bytes())).unwrap();
+        join(&remote.join("meta-v1").join(scope).join("cache"), name)
+    };
+    for branch in ["feat", "main"] {
+        fresh(&machine);
+        machine.set(&[("BUILDKITE_BRANCH", branch)]);
+        assert_eq!(machine.job(&cache, |sandbox| sandbox.write("deps/of", branch)).0, "miss");
+    }
+    machine.set(&[("BUILDKITE_BRANCH", "feat")]);
+    let spoil = |path: &std::path::Path| {
+        let mut bytes = fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+        fs::write(path, bytes).unwrap();
+    };
+    let record = fs::read(of("branch/feat", "record.json")).unwrap();
+    for bad_record in [true, false] {
+        if bad_record {
+            fs::write(of("branch/feat", "record.json"), "{\"x\":1}").unwrap();
+        } else {
+            fs::write(of("branch/feat", "record.json"), &record).unwrap();
+            spoil(&of("branch/feat", ".tar.lz4"));
+        }
+        fresh(&machine);
+        let (hit, log) = machine.job(&cache, nothing);
+        assert!(hit == "exact" && log.matches("warning").count() == 1, "{log}");
+        let key = of("branch/feat", "record.json").parent().unwrap().file_name().unwrap().to_owned();
+        let hint = format!("MONOFO_SCOPE=branch/feat monofo cache invalidate --key {}", key.to_str().unwrap());
+        assert!(log.contains(&hint), "{log}");
+        assert_eq!(fs::read_to_string(machine.sandbox.work("deps/of")).unwrap(), "main");
+    }
+    spoil(&of("trusted", ".tar.lz4"));
+    fresh(&machine);
+    let (hit, log) = machine.job(&cache, |sandbox| sandbox.write("deps/of", "feat again"));
+    assert!(hit == "miss" && log.contains("shared in"), "{log}");
+    fresh(&machine);
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "exact" && !log.contains("warning"), "{log}");
+    assert_eq!(fs::read_to_string(machine.sandbox.work("deps/of")).unwrap(), "feat again");
+}
+
+#[test]
 fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
     let mut machine = Machine::with(&[("BUILDKITE_PULL_REQUEST", "7")]);
     let cache = json!({ "key": "a", "paths": "deps" });
@@ -78,15 +154,16 @@ fn invalidating_with_a_remote_removes_the_shared_entry_too() {
     machine.sandbox.write("lock", "1");
     machine.job(&deps(), install);
     let cache = machine.home();
-    machine
-        .sandbox
-        .monofo(["cache", "invalidate", "--component", "deps", "--remote", &url])
-        .env("MONOFO_CACHE_DIR", cache.to_str().unwrap())
-        .env("MONOFO_SCOPE", "trusted")
-        .exits(0)
-        .says("removed 1 entry")
-        .says("1 entry in ");
+    let invalidate = |cache: &std::path::Path| {
+        let run = machine.sandbox.monofo(["cache", "invalidate", "--component", "deps", "--remote", &url]);
+        run.env("MONOFO_CACHE_DIR", cache.to_str().unwrap()).env("MONOFO_SCOPE", "trusted").exits(0)
+    };
+    invalidate(&cache).says("removed 1 entry").says("1 entry in ");
     let _ = fs::remove_dir_all(machine.sandbox.work("deps"));
+    assert_eq!(machine.job(&deps(), install).0, "miss");
+    // Another machine knows them by the index alone.
+    invalidate(&machine.sandbox.path("another")).says("removed 0 entries").says("1 entry in ");
+    machine.forget();
     assert_eq!(machine.pre(&deps(), 0).exports["MONOFO_CACHE_HIT"], "miss");
 }
 
