@@ -138,11 +138,15 @@ XMONOFO_CACHE_B=x
   assert_equal "$(calls | tail -n 1)" none
 }
 
-@test "without a place for the file the hook runs all the same" {
+@test "where TMPDIR is not there the file is made elsewhere and removed" {
   stub_exports ""
   run_hook pre-command TMPDIR=/nonexistent
   assert_success
-  assert_equal "$(calls)" none
+  local file
+  file="$(calls | head -n 1)"
+  assert_regex "$file" '/monofo-exports\.[0-9.]+$'
+  assert_equal "$(calls | grep -c '^-rw-------')" 1
+  assert [ ! -e "$file" ]
 }
 
 @test "the binary gets no standard input" {

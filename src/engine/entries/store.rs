@@ -122,27 +122,36 @@ pub fn add_to(
         scope.spawn(|| remember(store, computed, &text));
         publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)
     })?;
-    let published = match published {
-        // What is there may have rotted, or been written to: then what was read just now takes its place.
-        Published::Same(there) => match damage(store, &there, context)? {
-            None => Published::Same(there),
-            Some(error) => {
-                let opened = open(store, &record.address()).unwrap_or(None);
-                let aside = set_aside(store, &record.address(), opened.as_ref());
-                drop(opened);
-                let error = aside.told(named(store, &record.address(), &there, error));
-                let published = publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)?;
-                // Somebody else may have stored it meanwhile, or it could not be moved.
-                if let Published::Same(there) = &published
-                    && damage(store, there, context)?.is_some()
-                {
-                    return Err(error.with_class(Class::Damaged).with_hint("remove it by hand, and add it again"));
-                }
-                warnings.push(format!("{}; the artifact was stored again", error.chain()));
-                published
+    let mut published = published;
+    // What was there may go while it is looked at: then this is stored after all.
+    let wrong = loop {
+        let Published::Same(there) = &published else { break None };
+        match damage(store, there, context)? {
+            Some(error) if error.class() == Class::NotThere => {
+                context.cancel.check()?;
+                published = publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)?;
             }
-        },
-        published => published,
+            other => break other,
+        }
+    };
+    // What is there may have rotted, or been written to: then what was read just now takes its place.
+    let published = match (published, wrong) {
+        (Published::Same(there), Some(error)) => {
+            let opened = open(store, &record.address()).unwrap_or(None);
+            let aside = set_aside(store, &record.address(), opened.as_ref());
+            drop(opened);
+            let error = aside.told(named(store, &record.address(), &there, error));
+            let published = publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)?;
+            // Somebody else may have stored it meanwhile, or it could not be moved.
+            if let Published::Same(there) = &published
+                && damage(store, there, context)?.is_some()
+            {
+                return Err(error.with_class(Class::Damaged).with_hint("remove it by hand, and add it again"));
+            }
+            warnings.push(format!("{}; the artifact was stored again", error.chain()));
+            published
+        }
+        (published, _) => published,
     };
     let same = matches!(published, Published::Same(_));
     let shared = if same { 0 } else { sharing.shared() };
@@ -162,11 +171,13 @@ pub(super) fn is_wrong(error: &Error) -> bool {
     matches!(error.class(), Class::Damaged | Class::Refused | Class::Changed)
 }
 
-/// What is wrong with an artifact that is there.
+/// What is wrong with an artifact that is there; class `NotThere` when it is there no more.
 fn damage(store: &Home, record: &Record, context: &Context) -> Result<Option<Error>> {
+    // Held, so that nobody removes it meanwhile.
+    let _held = open(store, &record.address());
     match sound(&store.folder(&record.address()), record, context) {
         Ok(()) => Ok(None),
-        Err(error) if is_wrong(&error) => Ok(Some(error)),
+        Err(error) if is_wrong(&error) || error.class() == Class::NotThere => Ok(Some(error)),
         Err(error) => Err(error),
     }
 }
