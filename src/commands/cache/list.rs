@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::commands::Commands;
 use crate::commands::table::Table;
-use crate::engine::entries::survey::{Inodes, survey};
+use crate::engine::entries::survey::{disk_of_all, survey};
 use crate::entry::{HomeKind, peek, time_text, usage};
 use crate::error::Result;
 use crate::key::KeyRecord;
@@ -61,9 +61,7 @@ impl Commands<'_> {
     pub(super) fn cache_stats(&self) -> Result<()> {
         let keeping = self.keeping()?;
         let found = survey(&keeping.cache)?;
-        let mut inodes = Inodes::default();
-        inodes.add(keeping.cache.root())?;
-        let disk = inodes.disk();
+        let disk = disk_of_all(&keeping.cache, &found)?;
         let mut components: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         let whole: Vec<_> = found.entries.iter().filter(|entry| entry.whole).collect();
         for entry in &whole {

@@ -115,6 +115,48 @@ fn look(home: &Home, name: &Hash) -> Result<Looked> {
     Ok(Looked::Entry(Box::new(Entry { name: *name, record, used, changed, whole, disk: taken })))
 }
 
+/// Bytes on disk of everything in a cache, as `du` counts them. What entries are made of was met already; what else lies there is
+/// looked at.
+pub fn disk_of_all(cache: &Home, found: &Survey) -> Result<u64> {
+    let mut rest = Inodes::default();
+    rest.add_only(cache.root());
+    let plain = |entry: &&Entry| entry.whole && holds_one_name(&cache.folder(&entry.name));
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let share = found.entries.len().div_ceil(threads).max(1);
+    let met: HashMap<Hash, u64> = thread::scope(|scope| {
+        let look =
+            |part: &[Entry]| -> Vec<_> { part.iter().filter(plain).map(|entry| (entry.name, entry.disk)).collect() };
+        let parts: Vec<_> = found.entries.chunks(share).map(|part| scope.spawn(move || look(part))).collect();
+        let join = |part: thread::ScopedJoinHandle<'_, Vec<_>>| {
+            part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        parts.into_iter().flat_map(join).collect()
+    });
+    let is_met = |name: &std::ffi::OsStr| {
+        let name = name.to_str().unwrap_or_default();
+        Hash::parse(name.strip_suffix(".metadata.json").unwrap_or(name)).is_some_and(|hash| met.contains_key(&hash))
+    };
+    // What vanishes meanwhile is passed over.
+    let inside = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in inside(cache.root()) {
+        let path = entry.path();
+        if entry.file_name().len() != 2 {
+            rest.add(&path)?;
+            continue;
+        }
+        rest.add_only(&path);
+        for inner in inside(&path).filter(|inner| !is_met(&inner.file_name())) {
+            rest.add(&inner.path())?;
+        }
+    }
+    Ok(rest.disk() + met.values().sum::<u64>())
+}
+
+/// Whether a folder holds a single name.
+fn holds_one_name(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|names| names.take(2).count() == 1)
+}
+
 /// Bytes that a file takes on disk.
 pub fn disk(status: &fs::Metadata) -> u64 {
     status.blocks() * 512
