@@ -1,6 +1,10 @@
 //! The integration tests, as one binary: a module per behaviour, one shared harness.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
 
+// Its macro is for the modules below.
+#[macro_use]
+mod laws;
+
 mod apply;
 mod broken_chunks;
 mod cache_block;

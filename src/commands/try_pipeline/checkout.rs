@@ -223,15 +223,20 @@ mod tests {
         assert!(!names.iter().any(|name| name.starts_with(".git/") || name.starts_with(".monofo")), "{names:?}");
     }
 
-    #[test]
-    fn in_a_checkout_ignored_files_stay_out_unless_tracked() {
+    /// The tree as a checkout, in which a file that is ignored was added all the same.
+    fn tracked() -> tempfile::TempDir {
         let tree = tree();
         fs::remove_dir_all(tree.path().join(".git")).unwrap();
-        let git = |arguments: &[&str]| {
-            assert!(Command::new("git").arg("-C").arg(tree.path()).args(arguments).output().unwrap().status.success());
-        };
-        git(&["init", "-q"]);
-        git(&["add", "-f", "out/kept.o"]);
+        for arguments in [&["init", "-q"][..], &["add", "-f", "out/kept.o"]] {
+            let done = Command::new("git").arg("-C").arg(tree.path()).args(arguments).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
+        tree
+    }
+
+    #[test]
+    fn in_a_checkout_ignored_files_stay_out_unless_tracked() {
+        let tree = tracked();
         let (_place, names) = copied(&WorkingTree::around(&tree.path().join("sub")));
         for (name, there) in [
             ("a.txt", true),
@@ -247,13 +252,7 @@ mod tests {
 
     #[test]
     fn a_tracked_folder_that_became_a_link_is_copied_as_the_link() {
-        let tree = tree();
-        fs::remove_dir_all(tree.path().join(".git")).unwrap();
-        let git = |arguments: &[&str]| {
-            assert!(Command::new("git").arg("-C").arg(tree.path()).args(arguments).output().unwrap().status.success());
-        };
-        git(&["init", "-q"]);
-        git(&["add", "-f", "out/kept.o"]);
+        let tree = tracked();
         fs::rename(tree.path().join("out"), tree.path().join("moved")).unwrap();
         symlink("moved", tree.path().join("out")).unwrap();
         let (place, names) = copied(&WorkingTree::around(tree.path()));

@@ -178,62 +178,60 @@ impl Kept {
         files.extend(others.into_iter().map(|path| (path, false)));
         files
     }
+
+    /// Spoils every file of the cache in every way, each time from the start: the file, whether it is the entry's, what spoils it,
+    /// and what to call that.
+    fn each_damage_of_cache(&self, mut then: impl FnMut(&Path, bool, fn(&Path), &str)) {
+        for (file, of_entry) in self.files_of_cache() {
+            for (damage, spoil) in DAMAGES {
+                if of_entry || FEW.contains(&damage) {
+                    self.again();
+                    spoil(&file);
+                    then(&file, of_entry, spoil, &format!("{} {damage}", file.display()));
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn whatever_of_a_cache_is_damaged_a_get_is_exact_or_a_miss_and_the_next_build_repairs_it() {
     let kept = kept();
-    for (file, of_entry) in kept.files_of_cache() {
-        for (damage, spoil) in DAMAGES {
-            if !of_entry && !FEW.contains(&damage) {
-                continue;
-            }
-            kept.again();
-            spoil(&file);
-            let what = format!("{} {damage}", file.display());
-            kept.met_with(&["cache", "get", "a", "--target", "target"], &what, !of_entry);
-            if of_entry {
-                let repaired = kept.met(&["cache", "build", "a", "--source", "out"], &what)
-                    && kept.met(&["cache", "get", "a", "--target", "target"], &what);
-                assert!(repaired, "{what}: not repaired by the next build");
-            }
+    kept.each_damage_of_cache(|_, of_entry, _, what| {
+        kept.met_with(&["cache", "get", "a", "--target", "target"], what, !of_entry);
+        if of_entry {
+            let repaired = kept.met(&["cache", "build", "a", "--source", "out"], what)
+                && kept.met(&["cache", "get", "a", "--target", "target"], what);
+            assert!(repaired, "{what}: not repaired by the next build");
         }
-    }
+    });
 }
 
 #[test]
 fn whatever_of_a_cache_is_damaged_every_other_command_ends_and_verify_leaves_it_whole() {
     let kept = kept();
-    for (file, of_entry) in kept.files_of_cache() {
-        for (damage, spoil) in DAMAGES {
-            if !of_entry && !FEW.contains(&damage) {
-                continue;
-            }
-            kept.again();
-            spoil(&file);
-            let what = format!("{} {damage}", file.display());
-            for args in [
-                &["cache", "list"][..],
-                &["cache", "stats"],
-                &["cache", "explain", "a"],
-                &["gc", "cache", "--dry-run", "--grace", "0"],
-                &["gc", "cache"],
-                &["cache", "verify"],
-            ] {
-                kept.met_with(args, &what, !of_entry);
-            }
-            if of_entry {
-                assert!(kept.met(&["cache", "verify"], &what), "{what}: verify did not put it aside");
-                let repaired = kept.met(&["cache", "build", "a", "--source", "out"], &what)
-                    && kept.met(&["cache", "get", "a", "--target", "target"], &what);
-                assert!(repaired, "{what}: not repaired");
-                kept.again();
-                spoil(&file);
-                assert!(kept.met(&["cache", "invalidate", "--all"], &what), "{what}");
-                assert!(entries(&kept.sandbox.work(".meta-cache")).is_empty(), "{what}: still there after invalidate");
-            }
+    kept.each_damage_of_cache(|file, of_entry, spoil, what| {
+        for args in [
+            &["cache", "list"][..],
+            &["cache", "stats"],
+            &["cache", "explain", "a"],
+            &["gc", "cache", "--dry-run", "--grace", "0"],
+            &["gc", "cache"],
+            &["cache", "verify"],
+        ] {
+            kept.met_with(args, what, !of_entry);
         }
-    }
+        if of_entry {
+            assert!(kept.met(&["cache", "verify"], what), "{what}: verify did not put it aside");
+            let repaired = kept.met(&["cache", "build", "a", "--source", "out"], what)
+                && kept.met(&["cache", "get", "a", "--target", "target"], what);
+            assert!(repaired, "{what}: not repaired");
+            kept.again();
+            spoil(file);
+            assert!(kept.met(&["cache", "invalidate", "--all"], what), "{what}");
+            assert!(entries(&kept.sandbox.work(".meta-cache")).is_empty(), "{what}: still there after invalidate");
+        }
+    });
 }
 
 #[test]

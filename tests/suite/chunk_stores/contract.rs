@@ -195,31 +195,16 @@ fn a_cancelled_store_stops(subject: &Subject) {
     }
 }
 
-macro_rules! contract {
-    ($($subject:ident)*) => { $(
-        mod $subject {
-            macro_rules! law {
-                ($law:ident) => {
-                    #[test]
-                    fn $law() {
-                        if let Some(subject) = super::servers::$subject() {
-                            super::$law(&subject);
-                        }
-                    }
-                };
-            }
-            law!(what_is_stored_is_there_until_it_is_removed);
-            law!(what_is_missing_is_not_there);
-            law!(what_is_there_and_empty_is_not_there);
-            law!(an_uncompressed_chunk_is_read_as_it_is);
-            law!(the_last_writer_wins);
-            law!(a_wrong_chunk_is_taken_out_of_the_way);
-            law!(two_writers_do_not_disturb_each_other);
-            law!(many_at_once_get_their_own);
-            law!(a_survey_finds_what_a_list_finds);
-            law!(a_cancelled_store_stops);
-        }
-    )* };
+contract! {
+    servers: folder memory s3 web web_without_lengths outside_s3 outside_gs;
+    what_is_stored_is_there_until_it_is_removed
+    what_is_missing_is_not_there
+    what_is_there_and_empty_is_not_there
+    an_uncompressed_chunk_is_read_as_it_is
+    the_last_writer_wins
+    a_wrong_chunk_is_taken_out_of_the_way
+    two_writers_do_not_disturb_each_other
+    many_at_once_get_their_own
+    a_survey_finds_what_a_list_finds
+    a_cancelled_store_stops
 }
-
-contract!(folder memory s3 web web_without_lengths outside_s3 outside_gs);

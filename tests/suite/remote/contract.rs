@@ -302,31 +302,16 @@ fn a_cancelled_remote_stops(subject: &Subject) {
     assert!(subject.open("-", &["shared"]).record(Section::Cache, &entry.hash).unwrap().is_none());
 }
 
-macro_rules! contract {
-    ($($subject:ident)*) => { $(
-        mod $subject {
-            macro_rules! law {
-                ($law:ident) => {
-                    #[test]
-                    fn $law() {
-                        if let Some(subject) = super::subjects::$subject() {
-                            super::$law(&subject);
-                        }
-                    }
-                };
-            }
-            law!(what_is_published_is_found_whole);
-            law!(what_is_absent_is_none);
-            law!(scopes_are_asked_in_order_and_written_apart);
-            law!(the_first_record_stays_and_a_spoilt_payload_is_mended);
-            law!(what_is_no_record_is_refused_and_hides_no_other_scope);
-            law!(the_newest_come_first_and_each_once);
-            law!(a_removed_entry_is_gone_and_can_be_made_again);
-            law!(of_two_writers_one_wins_and_the_other_says_so);
-            law!(names_are_checked_before_anything_is_asked);
-            law!(a_cancelled_remote_stops);
-        }
-    )* };
+contract! {
+    subjects: folder memory s3 outside_s3 outside_gs;
+    what_is_published_is_found_whole
+    what_is_absent_is_none
+    scopes_are_asked_in_order_and_written_apart
+    the_first_record_stays_and_a_spoilt_payload_is_mended
+    what_is_no_record_is_refused_and_hides_no_other_scope
+    the_newest_come_first_and_each_once
+    a_removed_entry_is_gone_and_can_be_made_again
+    of_two_writers_one_wins_and_the_other_says_so
+    names_are_checked_before_anything_is_asked
+    a_cancelled_remote_stops
 }
-
-contract!(folder memory s3 outside_s3 outside_gs);

@@ -183,28 +183,13 @@ fn a_reader_can_stop_early(subject: &Subject) {
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 
-macro_rules! contract {
-    ($($subject:ident)*) => { $(
-        mod $subject {
-            macro_rules! law {
-                ($law:ident) => {
-                    #[test]
-                    fn $law() {
-                        if let Some(subject) = super::subjects::$subject() {
-                            super::$law(&subject);
-                        }
-                    }
-                };
-            }
-            law!(bytes_out_are_bytes_in);
-            law!(the_newest_wins_and_steps_can_be_told_apart);
-            law!(what_is_absent_is_not_there);
-            law!(nothing_shows_before_an_upload_is_finished);
-            law!(names_of_every_kind_work);
-            law!(many_at_once_do_not_disturb_each_other);
-            law!(a_reader_can_stop_early);
-        }
-    )* };
+contract! {
+    subjects: memory folder s3 agent outside_s3 outside_gs outside_agent;
+    bytes_out_are_bytes_in
+    the_newest_wins_and_steps_can_be_told_apart
+    what_is_absent_is_not_there
+    nothing_shows_before_an_upload_is_finished
+    names_of_every_kind_work
+    many_at_once_do_not_disturb_each_other
+    a_reader_can_stop_early
 }
-
-contract!(memory folder s3 agent outside_s3 outside_gs outside_agent);

@@ -1,0 +1,196 @@
+//! Where the paths of an entry are put, and where never.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Machine, nothing};
+use crate::harness::{Sandbox, set, walk};
+
+#[test]
+fn folders_that_nobody_may_write_to_come_back_too() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["mod", "~/go/mod"] });
+    let make = |sandbox: &Sandbox| {
+        for root in [sandbox.work("mod"), sandbox.path("home/go/mod")] {
+            fs::create_dir_all(root.join("m/v")).unwrap();
+            fs::write(root.join("m/v/f"), "x").unwrap();
+            for folder in ["m/v", "m", ""] {
+                set(&root.join(folder), Some(0o555), 1_000_000_000);
+            }
+        }
+    };
+    machine.job(&cache, make);
+    let modes = || {
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        ["", "m", "m/v"].map(|path| {
+            (mode(machine.sandbox.work("mod").join(path)), mode(machine.sandbox.path("home/go/mod").join(path)))
+        })
+    };
+    for _ in 0..2 {
+        // Once over what is there, once where nothing is.
+        assert_eq!(machine.job(&cache, nothing).0, "exact");
+        assert_eq!(modes(), [(0o555, 0o555); 3]);
+        for root in [machine.sandbox.work("mod"), machine.sandbox.path("home/go")] {
+            assert!(std::process::Command::new("chmod").args(["-R", "u+w"]).arg(&root).status().unwrap().success());
+            fs::remove_dir_all(root).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_below_home_is_merged_and_what_is_in_the_checkout_replaced() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "~/.npm"] });
+    let home = |path: &str| machine.sandbox.path("home/.npm").join(path);
+    machine.job(&cache, |sandbox| {
+        sandbox.write("deps/a", "cached");
+        sandbox.write("../home/.npm/x/a", "cached");
+        sandbox.write("../home/.npm/b", "cached");
+    });
+    machine.clean();
+    machine.sandbox.write("deps/stale", "");
+    fs::remove_file(home("x/a")).unwrap();
+    fs::write(home("b"), "changed").unwrap();
+    fs::write(home("x/other-job"), "kept").unwrap();
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    machine.sandbox.assert_paths("work", &["deps", "deps/a"]);
+    for (path, content) in [("x/a", "cached"), ("b", "cached"), ("x/other-job", "kept")] {
+        assert_eq!(fs::read_to_string(home(path)).unwrap(), content, "{path}");
+    }
+    machine.sandbox.assert_paths("home/.npm", &["b", "x", "x/a", "x/other-job"]);
+}
+
+#[test]
+fn when_one_path_cannot_be_placed_the_others_stay_as_they_were() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["a", "b", "~/.tool"] });
+    machine.job(&cache, |sandbox| {
+        sandbox.write("a/f", "cached");
+        sandbox.write("b/f", "cached");
+        sandbox.write("../home/.tool/f", "cached");
+    });
+    machine.clean();
+    machine.sandbox.write("a/f", "old");
+    // A file in place of a folder, which is not replaced.
+    fs::remove_dir_all(machine.sandbox.path("home/.tool")).unwrap();
+    fs::write(machine.sandbox.path("home/.tool"), "a file").unwrap();
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "miss" && log.contains("warning: a: ") && log.contains(".tool"), "{log}");
+    assert_eq!(fs::read_to_string(machine.sandbox.work("a/f")).unwrap(), "old");
+    machine.sandbox.assert_paths("work", &["a", "a/f"]);
+    let strict = json!({ "key": "a", "paths": ["a", "b", "~/.tool"], "soft-fail": false });
+    machine.pre(&strict, 6);
+}
+
+#[test]
+fn a_path_that_is_a_link_is_neither_stored_nor_replaced() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "more"] });
+    let (_, log) = machine.job(&cache, |sandbox| {
+        sandbox.write("real/a", "");
+        sandbox.write("more/a", "");
+        symlink("real", sandbox.work("deps")).unwrap();
+    });
+    assert!(log.contains("warning: deps: `deps` is a link, and is left out"), "{log}");
+    machine.pre(&cache, 6).before.says("`deps` is a link");
+    machine.sandbox.assert_paths("work", &["deps", "more", "more/a", "real", "real/a"]);
+}
+
+#[test]
+fn what_is_not_there_is_left_out_and_nothing_is_no_entry() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "absent"] });
+    let (_, log) = machine.job(&cache, nothing);
+    assert!(log.contains("warning: absent: nothing is stored") || log.contains("deps: nothing is stored"), "{log}");
+    assert_eq!(machine.entries(), 0);
+    let (_, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", ""));
+    assert!(log.contains("`absent` is not there, and is left out") && log.contains("stored a"), "{log}");
+    machine.clean();
+    machine.sandbox.write("absent/kept", "");
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    machine.sandbox.assert_paths("work", &["absent", "absent/kept", "deps", "deps/a"]);
+}
+
+#[test]
+fn places_that_are_never_replaced_fail_the_job_before_the_command() {
+    let machine = Machine::new();
+    fs::create_dir_all(machine.sandbox.work("repo/.git")).unwrap();
+    fs::create_dir_all(machine.sandbox.path("outside")).unwrap();
+    symlink("../outside", machine.sandbox.work("link")).unwrap();
+    for (path, says) in [
+        (".git/x", "git repository's own folder"),
+        ("repo", "holds a git repository"),
+        ("link/x", "out of the working folder"),
+        ("~/.cache", "holds the cache, the store or the remote"),
+        ("~/.cache/monofo/keyed/x", "lies in the cache, the store or the remote"),
+    ] {
+        let ran = machine.pre(&json!({ "key": "a", "paths": path }), 6).before;
+        assert!(ran.stderr.contains(says), "{path}: {}", ran.stderr);
+    }
+    assert_eq!(fs::read_dir(machine.sandbox.path("outside")).unwrap().count(), 0);
+}
+
+#[test]
+fn paths_mean_after_the_command_what_they_meant_before() {
+    let mut machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ["deps", "~/.tool"] });
+    let job = machine.pre(&cache, 0);
+    machine.sandbox.write("deps/a", "");
+    machine.sandbox.write("../home/.tool/a", "");
+    // A command hook may leave the hooks after it another folder and another HOME.
+    machine.sandbox.write("sub/deps/wrong", "");
+    fs::create_dir_all(machine.sandbox.path("other")).unwrap();
+    let run = machine.hook("post-command", &job.configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", "0");
+    let run = run.within(machine.sandbox.work("sub")).env("HOME", machine.sandbox.path("other").to_str().unwrap());
+    job.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(0).says("2 files");
+    machine.clean();
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    machine.sandbox.assert_paths("work", &["deps", "deps/a"]);
+
+    let job = machine.pre(&json!({ "key": "b", "paths": "deps" }), 0);
+    fs::rename(machine.sandbox.work(""), machine.sandbox.path("gone")).unwrap();
+    let run = machine.hook("post-command", &job.configuration).env("BUILDKITE_COMMAND_EXIT_STATUS", "0");
+    let run = run.within(machine.sandbox.path("gone"));
+    job.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(0).says("is gone");
+    fs::create_dir(machine.sandbox.work("")).unwrap();
+
+    machine.set(&[("HOME", "")]);
+    let said = machine.pre(&json!({ "key": "b", "paths": "deps" }), 0).before.stderr;
+    assert_eq!(said.matches("warning: the cache lies in the checkout").count(), 1, "{said}");
+}
+
+#[test]
+fn jobs_of_one_machine_may_restore_below_home_at_once() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": "~/.tool", "soft-fail": false });
+    machine.job(&cache, |sandbox| {
+        for number in 0..300 {
+            sandbox.write(format!("../home/.tool/{}/{}/f{number}", number % 7, number % 3), number.to_string());
+        }
+    });
+    let before = walk(&machine.sandbox.path("home/.tool"));
+    for emptied in [true, false] {
+        if emptied {
+            fs::remove_dir_all(machine.sandbox.path("home/.tool")).unwrap();
+        }
+        let configuration = json!({ "cache": cache });
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| machine.hook("pre-command", &configuration).exits(0).says("exact hit"));
+            }
+        });
+        let mut after = walk(&machine.sandbox.path("home/.tool"));
+        // Folders that were merged into have the time of that.
+        for (path, node) in &mut after {
+            if node.kind == 'd' {
+                (node.mtime, node.mtime_nanos) = (before[path].mtime, before[path].mtime_nanos);
+            } else {
+                node.mtime_nanos = before[path].mtime_nanos;
+            }
+        }
+        crate::harness::assert_same(&before, &after, "what is below home");
+    }
+}
