@@ -110,7 +110,13 @@ impl fmt::Display for Count {
 
 /// Writes a digest as lower-case hexadecimal digits.
 pub(crate) fn write_hex(digest: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // In one piece: digit by digit, lists of many entries spent a tenth of their time here.
+    let mut text = [0; 64];
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(digest) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    }
+    f.write_str(std::str::from_utf8(&text).unwrap_or_default())
 }
 
 /// Reads a digest of exactly 64 lower-case hexadecimal digits.

@@ -7,6 +7,7 @@ pub mod chunks;
 mod download;
 pub mod entries;
 pub mod keys;
+mod parts;
 mod upload;
 
 use std::path::PathBuf;

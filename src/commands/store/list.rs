@@ -8,7 +8,8 @@ use crate::commands::Commands;
 use crate::commands::table::Table;
 use crate::config::references::Roots;
 use crate::context::Context;
-use crate::engine::entries::survey::{Inodes, survey};
+use crate::engine::entries::inodes::Inodes;
+use crate::engine::entries::survey::survey;
 use crate::engine::entries::verify::verify;
 use crate::entry::{HomeKind, peek, pins, profiles, time_text};
 use crate::error::Result;
@@ -67,8 +68,7 @@ impl Commands<'_> {
         let keeping = self.keeping()?;
         let found = survey(&keeping.store)?;
         let whole: Vec<_> = found.entries.iter().filter(|entry| entry.whole).collect();
-        let mut inodes = Inodes::default();
-        inodes.add(keeping.store.root())?;
+        let inodes = Inodes::of_home(keeping.store.root(), |_| false)?;
         let mut components: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for entry in &whole {
             let sum = components.entry(entry.record.inputs.component().as_str()).or_default();
@@ -78,11 +78,9 @@ impl Commands<'_> {
         let bytes: u64 = components.values().map(|(_, bytes)| bytes).sum();
         let unreferenced = match Roots::new(&keeping, self.cancel).references(&found) {
             Ok(kept) => {
-                let mut unreferenced = Inodes::default();
-                for entry in whole.iter().filter(|entry| !kept.contains_key(&entry.name)) {
-                    unreferenced.add(&keeping.store.folder(&entry.name))?;
-                }
-                Some(unreferenced.freed())
+                let unreferenced = whole.iter().filter(|entry| !kept.contains_key(&entry.name));
+                let folders: Vec<_> = unreferenced.map(|entry| keeping.store.folder(&entry.name)).collect();
+                Some(Inodes::of(&folders)?.freed())
             }
             // All the rest is known all the same.
             Err(error) => {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::inodes::Inodes;
 use super::leftovers::{leftovers, lost_facts};
-use super::survey::{Entry, Inodes, Survey, survey};
+use super::survey::{Entry, Survey, survey};
 use super::texts::Texts;
 use crate::cancel::Cancel;
 use crate::entry::{Home, HomeKind, Readers, Removal, peek, remove, seconds, usage};

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::gc::{Collected, GcRequest, Round};
-use super::survey::{Entry, Inodes};
+use super::inodes::Inodes;
+use super::survey::Entry;
 use super::target::{ASIDE, NOTE, clear, is_lost, mount_in, read_note, remove_old};
 use super::texts::Texts;
 use crate::entry::{Home, HomeKind, is_locked, is_random_name, plain, profiles, remove_orphan, remove_strays};

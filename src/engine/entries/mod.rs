@@ -8,6 +8,7 @@
 //! | [`fetch`] | entries from a remote |
 //! | [`gc`] | what goes, and why the rest stays |
 //! | `leftovers` | what crashes left, and lost texts, go |
+//! | [`inodes`] | what files take on disk, each once |
 //! | [`lookup`] | an entry of a key, wherever it is: here, then in the remote |
 //! | [`kin`] | entries of the `cache:` block to fall back to |
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
@@ -24,6 +25,7 @@ pub mod cache;
 pub mod explain;
 pub mod fetch;
 pub mod gc;
+pub mod inodes;
 pub mod kin;
 mod leftovers;
 pub mod lookup;

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::gc::GcRequest;
-use super::survey::{Entry, disk};
+use super::inodes::disk;
+use super::survey::Entry;
 use crate::entry::{Home, facts};
 use crate::error::Result;
 use crate::hash::Hash;

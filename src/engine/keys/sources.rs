@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use crate::cancel::Cancel;
 use crate::collect::walk::{IgnoreFiles, NodeKind, Visited, Walk, walk};
 use crate::collect::{self, Globs, leads_out};
+use crate::engine::parts::in_parts;
 use crate::entry::StatCache;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::{Hash, Hasher, Line, LineKind, Listing, ListingKind};
@@ -88,23 +89,15 @@ pub(super) fn named(root: &Path, globs: &[String], hashing: Hashing<'_>) -> Resu
         .map(|entry| selected.files.name(entry))
         .filter(|name| !is_own(name))
         .collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    let share = names.len().div_ceil(threads).max(1);
-    let met = std::thread::scope(|scope| {
-        let look = |part: &[&[u8]]| -> Result<Vec<Met>> {
-            let mut met = Vec::new();
-            for name in part {
-                hashing.cancel.check()?;
-                met.extend(meet_named(root, folder.as_fd(), name, hashing)?);
-            }
-            Ok(met)
-        };
-        let parts: Vec<_> = names.chunks(share).map(|part| scope.spawn(move || look(part))).collect();
-        let join = |part: std::thread::ScopedJoinHandle<'_, Result<Vec<Met>>>| {
-            part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        parts.into_iter().map(join).collect::<Result<Vec<_>>>()
-    })?;
+    let look = |part: &[&[u8]]| -> Result<Vec<Met>> {
+        let mut met = Vec::new();
+        for name in part {
+            hashing.cancel.check()?;
+            met.extend(meet_named(root, folder.as_fd(), name, hashing)?);
+        }
+        Ok(met)
+    };
+    let met = in_parts(&names, look).into_iter().collect::<Result<Vec<_>>>()?;
     let mut hashed = collected(met.into_iter().flatten().collect());
     hashed.warnings.extend(selected.warnings);
     hashed.unmatched = selected.unmatched;
