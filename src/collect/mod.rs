@@ -17,6 +17,6 @@ pub(crate) use fileset::path_order;
 pub use fileset::{Entry, FileSet, Kind, leads_out, links_warning};
 pub use globs::Globs;
 pub use select::{Selected, Source, select};
-pub use stat::stamp;
+pub use stat::{same_file, stamp};
 pub use whole::{RootOf, whole_tree, whole_trees};
 pub(crate) use whole::{link_text, special_warning};

@@ -80,6 +80,12 @@ pub fn stamp(stat: &Stat) -> Option<NonZeroU32> {
     if stat.st_nlink > 1 { None } else { Some(NonZeroU32::new(mixed).unwrap_or(NonZeroU32::MIN)) }
 }
 
+/// Whether a file that is open is still what it was when it was met: the same one, unwritten. See [`stamp`].
+pub fn same_file(now: &Stat, then: &Stat) -> bool {
+    let facts = |stat: &Stat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    facts(now) == facts(then) && stamp(now).zip(stamp(then)).is_none_or(|(now, then)| now == then)
+}
+
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -153,7 +153,7 @@ impl Keeping {
     pub fn known_digests(&self) -> Result<StatCache> {
         // Whoever only asks for a key, or for an entry, makes no cache.
         let usable = self.cache.exists()?;
-        Ok(if usable { self.known(&self.cache, &self.workspace.root) } else { StatCache::default() })
+        Ok(if usable { StatCache::load(&self.cache) } else { StatCache::default() })
     }
 
     fn with_request<T>(
@@ -176,12 +176,6 @@ impl Keeping {
             known,
             cancel,
         })
-    }
-
-    /// What a cache or store remembers of files that lie below a folder.
-    pub fn known(&self, home: &Home, files: &Path) -> StatCache {
-        // Nothing where writing through a mapping need not change a file's times.
-        if is_in_memory(files) { StatCache::default() } else { StatCache::load(home) }
     }
 
     /// The key that a user names.
@@ -241,26 +235,6 @@ impl Keeping {
     /// The folder that the command was started in.
     pub fn directory(&self) -> &Path {
         &self.directory
-    }
-}
-
-/// Whether a folder lies on a file system that is kept in memory.
-fn is_in_memory(folder: &Path) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        const TMPFS: u64 = 0x0102_1994;
-        const RAMFS: u64 = 0x8584_58f6;
-        #[allow(
-            clippy::cast_sign_loss,
-            clippy::unnecessary_cast,
-            reason = "a number that names a kind; its type differs"
-        )]
-        rustix::fs::statfs(folder).is_ok_and(|status| matches!(status.f_type as u64, TMPFS | RAMFS))
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = folder;
-        false
     }
 }
 

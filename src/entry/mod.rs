@@ -25,6 +25,7 @@
 //! | [`pins`], [`profiles`] | what keeps entries of a store |
 //! | [`usage`] | hits and misses, counted |
 
+mod devices;
 pub mod facts;
 mod home;
 mod lock;

@@ -1,13 +1,20 @@
 //! Digests of files that have not changed since they were read, known by their status.
 //!
-//! A digest is remembered for (device, inode, size, times of change of content and of status), and only when both times were
-//! more than two seconds old before the file was read: what changes within the same tick of the clock could not be told
-//! apart. Nobody can set back the time of a status change. Losing the file costs time and nothing else.
+//! A digest is remembered for (device, file system, inode, size, times of change of content and of status), and only when
+//! both times were more than two seconds old before the file was read: what changes within the same tick of the clock
+//! could not be told apart. No call sets back the time of a status change. Losing the file costs time and nothing else.
+//!
+//! A digest that is found here is believed, so files are remembered only where their times can be: [`Devices`] tells. Two
+//! things remain that no time shows:
+//!
+//! - A page of a file that is written through a mapping (`mmap`) changes the times only as long as it is clean. Whoever keeps
+//!   writing to a page that was not written to disk yet, before and after the file is read here, goes unseen.
+//! - Images that were made with the same id and the same fixed times, mounted one after the other as the same device.
 //!
 //! ```text
-//! "monofo-stat/1 VERSION\n", padded with NULs to 32 bytes
-//! device, inode, size, mtime, ctime (each u64, little endian), mtime and ctime nanoseconds (u32), digest (32): 80 bytes
-//! each, sorted by device and inode
+//! "monofo-stat/2 VERSION\n", padded with NULs to 32 bytes
+//! device, inode, size, mtime, ctime, id of the file system (each u64, little endian), mtime and ctime nanoseconds (u32),
+//! digest (32): 88 bytes each, sorted by device and inode
 //! SHA-256 of all before
 //! ```
 
@@ -19,11 +26,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Stat;
 
+use super::devices::{self, Devices};
 use super::{Home, Staging, plain};
+use crate::collect::walk::Visited;
 use crate::hash::Hash;
 
 const HEADER: usize = 32;
-const ROW: usize = 80;
+const ROW: usize = 88;
 const DIGEST: usize = 32;
 
 /// More rows than this are not kept.
@@ -38,12 +47,13 @@ pub struct StatCache {
     place: Option<Home>,
     /// Rows as they lie in the file.
     known: Vec<u8>,
+    devices: Devices,
     learned: Mutex<Vec<[u8; ROW]>>,
 }
 
 fn header() -> [u8; HEADER] {
     let mut header = [0; HEADER];
-    let text = concat!("monofo-stat/1 ", env!("CARGO_PKG_VERSION"), "\n").as_bytes();
+    let text = concat!("monofo-stat/2 ", env!("CARGO_PKG_VERSION"), "\n").as_bytes();
     let len = text.len().min(HEADER);
     header[..len].copy_from_slice(&text[..len]);
     header
@@ -54,7 +64,7 @@ fn place(home: &Home) -> PathBuf {
 }
 
 /// The part of a row that is looked for.
-fn identity(stat: &Stat) -> [u8; ROW - 32] {
+fn identity(stat: &Stat, file_system: u64) -> [u8; ROW - 32] {
     #[allow(
         clippy::cast_sign_loss,
         clippy::cast_possible_truncation,
@@ -62,7 +72,14 @@ fn identity(stat: &Stat) -> [u8; ROW - 32] {
         reason = "compared, not counted with; the types differ by system"
     )]
     let (words, nanos) = (
-        [stat.st_dev as u64, stat.st_ino as u64, stat.st_size as u64, stat.st_mtime as u64, stat.st_ctime as u64],
+        [
+            devices::number(stat),
+            stat.st_ino as u64,
+            stat.st_size as u64,
+            stat.st_mtime as u64,
+            stat.st_ctime as u64,
+            file_system,
+        ],
         [stat.st_mtime_nsec as u32, stat.st_ctime_nsec as u32],
     );
     let mut row = [0; ROW - 32];
@@ -70,7 +87,7 @@ fn identity(stat: &Stat) -> [u8; ROW - 32] {
         row[at * 8..][..8].copy_from_slice(&word.to_le_bytes());
     }
     for (at, part) in nanos.into_iter().enumerate() {
-        row[40 + at * 4..][..4].copy_from_slice(&part.to_le_bytes());
+        row[48 + at * 4..][..4].copy_from_slice(&part.to_le_bytes());
     }
     row
 }
@@ -94,28 +111,33 @@ impl StatCache {
             .filter(|(body, digest)| Hash::of(body).0 == **digest)
             .and_then(|(body, _)| body.strip_prefix(&header()))
             .filter(|rows| rows.len().is_multiple_of(ROW));
-        StatCache { place: Some(home.clone()), known: known.unwrap_or_default().to_vec(), learned: Mutex::default() }
+        StatCache { place: Some(home.clone()), known: known.unwrap_or_default().to_vec(), ..StatCache::default() }
     }
 
-    /// The digest of a file with this status.
-    pub fn find(&self, stat: &Stat) -> Option<Hash> {
-        let wanted = identity(stat);
+    /// The digest of a file as it was met.
+    pub fn find(&self, file: &Visited<'_>) -> Option<Hash> {
+        if self.known.is_empty() {
+            return None;
+        }
+        let wanted = identity(file.stat, self.devices.trusted(file)?);
         let rows = self.known.as_chunks::<ROW>().0;
         let at = rows.partition_point(|row| order(row) < order(&wanted));
         let row = rows.get(at).filter(|row| row[..ROW - 32] == wanted)?;
         Some(Hash(row[ROW - 32..].try_into().ok()?))
     }
 
-    /// Remembers a digest; `read_at` is a moment before the file was read.
-    pub fn remember(&self, stat: &Stat, digest: &Hash, read_at: SystemTime) {
+    /// Remembers the digest of a file that is still as it was met; `read_at` is a moment before it was read.
+    pub fn remember(&self, file: &Visited<'_>, digest: &Hash, read_at: SystemTime) {
+        let stat = file.stat;
         let now = read_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let changed = nanos(stat.st_mtime.into(), stat.st_mtime_nsec.into())
             .max(nanos(stat.st_ctime.into(), stat.st_ctime_nsec.into()));
         if self.place.is_none() || i128::try_from(now).unwrap_or(0) - changed <= SETTLED {
             return;
         }
+        let Some(file_system) = self.devices.trusted(file) else { return };
         let mut row = [0; ROW];
-        row[..ROW - 32].copy_from_slice(&identity(stat));
+        row[..ROW - 32].copy_from_slice(&identity(stat, file_system));
         row[ROW - 32..].copy_from_slice(&digest.0);
         self.learned.lock().unwrap_or_else(PoisonError::into_inner).push(row);
     }
@@ -152,17 +174,45 @@ impl StatCache {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::entry::HomeKind;
+    use std::os::fd::AsFd;
+    use std::os::unix::ffi::OsStrExt;
     use std::time::Duration;
 
-    fn stat(path: &std::path::Path) -> Stat {
-        rustix::fs::lstat(path).unwrap()
+    use super::*;
+    use crate::collect::walk::NodeKind;
+    use crate::entry::HomeKind;
+
+    /// Has a look at a file, as a walk does.
+    fn met<T>(path: &std::path::Path, look: impl FnOnce(&Visited<'_>) -> T) -> T {
+        let folder = fs::File::open(path.parent().unwrap()).unwrap();
+        let (stat, name) = (rustix::fs::lstat(path).unwrap(), path.file_name().unwrap().as_bytes());
+        look(&Visited { path: name, folder: folder.as_fd(), name, kind: NodeKind::File, stat: &stat })
+    }
+
+    fn find(cache: &StatCache, path: &std::path::Path) -> Option<Hash> {
+        met(path, |file| cache.find(file))
+    }
+
+    fn remember(cache: &StatCache, path: &std::path::Path, content: &[u8], read_at: SystemTime) {
+        met(path, |file| cache.remember(file, &Hash::of(content), read_at));
+    }
+
+    /// A folder whose files are remembered.
+    fn trusted() -> Option<tempfile::TempDir> {
+        for place in [std::env::temp_dir(), env!("CARGO_MANIFEST_DIR").into(), "/var/tmp".into()] {
+            let Ok(temp) = tempfile::tempdir_in(place) else { continue };
+            fs::write(temp.path().join("probe"), "x").unwrap();
+            if met(&temp.path().join("probe"), |file| Devices::default().trusted(file)).is_some() {
+                return Some(temp);
+            }
+        }
+        println!("SKIPPED: no folder here is on a file system whose times are trusted");
+        None
     }
 
     #[test]
     fn only_settled_files_are_remembered_and_only_as_they_were() {
-        let temp = tempfile::tempdir().unwrap();
+        let Some(temp) = trusted() else { return };
         let home = Home::new(temp.path().join("cache"), HomeKind::Cache);
         home.create().unwrap();
         let (old, young) = (temp.path().join("old"), temp.path().join("young"));
@@ -170,37 +220,62 @@ mod tests {
         fs::write(&young, "y").unwrap();
         let later = SystemTime::now() + Duration::from_secs(10);
         let cache = StatCache::load(&home);
-        cache.remember(&stat(&old), &Hash::of(b"x"), later);
-        cache.remember(&stat(&young), &Hash::of(b"y"), SystemTime::now());
+        remember(&cache, &old, b"x", later);
+        remember(&cache, &young, b"y", SystemTime::now());
         cache.save();
         let again = StatCache::load(&home);
-        assert_eq!(again.find(&stat(&old)), Some(Hash::of(b"x")));
-        assert_eq!(again.find(&stat(&young)), None);
+        assert_eq!(find(&again, &old), Some(Hash::of(b"x")));
+        assert_eq!(find(&again, &young), None);
         let before = fs::metadata(&old).unwrap().modified().unwrap();
         fs::write(&old, "z").unwrap();
         fs::File::options().write(true).open(&old).unwrap().set_modified(before).unwrap();
-        assert_eq!(again.find(&stat(&old)), None, "same size, time set back");
-        again.remember(&stat(&old), &Hash::of(b"z"), later);
+        assert_eq!(find(&again, &old), None, "same size, time set back");
+        remember(&again, &old, b"z", later);
         again.save();
-        assert_eq!(StatCache::load(&home).find(&stat(&old)), Some(Hash::of(b"z")));
+        assert_eq!(find(&StatCache::load(&home), &old), Some(Hash::of(b"z")));
+    }
+
+    #[test]
+    fn another_file_system_under_the_same_device_number_is_another() {
+        let Some(temp) = trusted() else { return };
+        let file = temp.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let id = met(&file, |file| Devices::default().trusted(file)).unwrap();
+        let stat = rustix::fs::lstat(&file).unwrap();
+        assert_ne!(identity(&stat, id), identity(&stat, id ^ 1));
+        assert_eq!(order(&identity(&stat, id)), order(&identity(&stat, id ^ 1)), "one row for both");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn nothing_is_remembered_of_files_in_memory() {
+        let (Some(temp), Ok(memory)) = (trusted(), tempfile::tempdir_in("/dev/shm")) else { return };
+        let home = Home::new(temp.path().join("cache"), HomeKind::Cache);
+        home.create().unwrap();
+        let file = memory.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let cache = StatCache::load(&home);
+        remember(&cache, &file, b"x", SystemTime::now() + Duration::from_secs(10));
+        cache.save();
+        assert!(!place(&home).exists());
     }
 
     #[test]
     fn a_damaged_file_is_as_good_as_none() {
-        let temp = tempfile::tempdir().unwrap();
+        let Some(temp) = trusted() else { return };
         let home = Home::new(temp.path().join("cache"), HomeKind::Cache);
         home.create().unwrap();
         let file = temp.path().join("file");
         fs::write(&file, "x").unwrap();
         let cache = StatCache::load(&home);
-        cache.remember(&stat(&file), &Hash::of(b"x"), SystemTime::now() + Duration::from_secs(10));
+        remember(&cache, &file, b"x", SystemTime::now() + Duration::from_secs(10));
         cache.save();
         let whole = fs::read(place(&home)).unwrap();
         for at in 0..whole.len() {
             let mut flipped = whole.clone();
             flipped[at] ^= 1;
             fs::write(place(&home), &flipped).unwrap();
-            assert_eq!(StatCache::load(&home).find(&stat(&file)), None, "a flipped bit at {at}");
+            assert_eq!(find(&StatCache::load(&home), &file), None, "a flipped bit at {at}");
         }
     }
 }

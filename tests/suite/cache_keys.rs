@@ -5,5 +5,5 @@ mod changes;
 mod graph;
 mod ignoring;
 mod traps;
-mod trouble;
+pub(crate) mod trouble;
 mod vectors;

@@ -20,6 +20,7 @@ use crate::engine::apply::{
     ApplyRequest, Done, ReleaseRequest, Saying, Status, apply, check, nothing_to_release, outputs, plan, release,
 };
 use crate::engine::keys::{Keys, Pinned};
+use crate::entry::StatCache;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, Lock, Mode};
@@ -234,7 +235,7 @@ impl Commands<'_> {
         again: &(dyn Fn(&ComponentName) -> Result<Hash> + Sync),
     ) -> Result<()> {
         let text = std::fs::read(&lock.path).or_fail(|| format!("cannot read `{}`", Shown::path(&lock.path)))?;
-        let known = keeping.known(&keeping.store, &keeping.workspace.root);
+        let known = StatCache::load(&keeping.store);
         let request = ReleaseRequest {
             known: &known,
             workspace: &keeping.workspace,

@@ -15,7 +15,7 @@ use crate::engine::entries::share::{read_record, section, share};
 use crate::engine::entries::store::{Added, Found, add, get};
 use crate::engine::entries::target::Target;
 use crate::engine::entries::tree::Link;
-use crate::entry::{HomeKind, Record, open};
+use crate::entry::{HomeKind, Record, StatCache, open};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::text::{Bytes, Count, Shown};
@@ -30,7 +30,7 @@ impl Commands<'_> {
         let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
         let artifact =
             Artifact::look(&source, &keeping.not_in_artifacts_with(asked.remote.remote.as_deref()), self.cancel)?;
-        let known = keeping.known(&keeping.store, &artifact.root);
+        let known = StatCache::load(&keeping.store);
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
         let Added { record, hash, same, shared, warnings } =
             add(&keeping.store, &computed, artifact, &known, keeping.scopes.own(), &again, context)?;

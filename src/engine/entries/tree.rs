@@ -12,14 +12,14 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::sharing::Sharing;
 use crate::archive::tree::umask;
 use crate::cancel::Cancel;
-use crate::collect::link_text;
 use crate::collect::walk::{IgnoreFiles, NodeKind, Visited, Walk, walk};
+use crate::collect::{link_text, same_file};
 use crate::context::Context;
 use crate::entry::{StatCache, sync_filesystem};
 use crate::error::{Class, Error, IoContext, Result};
@@ -237,7 +237,7 @@ impl<'a> Work<'a> {
                     self.large(visited, source, size, executable)?
                 };
                 if let Purpose::Add(_, known) = &self.purpose {
-                    known.remember(stat, &hash, started);
+                    known.remember(visited, &hash, started);
                 }
                 hash
             }
@@ -250,7 +250,7 @@ impl<'a> Work<'a> {
     /// A further name of what the store has of a file that is known by its status.
     fn link_unread(&self, visited: &Visited<'_>, size: u64, executable: bool) -> Option<Hash> {
         let Purpose::Add(sharing, known) = &self.purpose else { return None };
-        let hash = known.find(visited.stat)?;
+        let hash = known.find(visited)?;
         let there = sharing.find(hash, executable).filter(|_| size > 0)?;
         self.link(&there, visited, size).then(|| {
             sharing.count(size);
@@ -456,8 +456,7 @@ impl Source {
     /// Makes sure that it is what was met, and was read whole.
     fn check(&self, visited: &Visited<'_>, read: u64) -> Result<()> {
         let now = rustix::fs::fstat(&self.file).or_fail(|| format!("cannot read `{}`", Shown(visited.path)))?;
-        let facts = |stat: &Stat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
-        let same = facts(&now) == facts(visited.stat) && u64::try_from(now.st_size) == Ok(read);
+        let same = same_file(&now, visited.stat) && u64::try_from(now.st_size) == Ok(read);
         if same { Ok(()) } else { Err(changed(visited.path)) }
     }
 

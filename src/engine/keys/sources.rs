@@ -199,7 +199,7 @@ fn target(root: &Path, path: &[u8]) -> Result<Line> {
 }
 
 fn digest(visited: &Visited<'_>, known: &StatCache) -> Result<(Hash, u64)> {
-    if let Some(hash) = known.find(visited.stat) {
+    if let Some(hash) = known.find(visited) {
         return Ok((hash, u64::try_from(visited.stat.st_size).unwrap_or(0)));
     }
     let started = SystemTime::now();
@@ -207,7 +207,7 @@ fn digest(visited: &Visited<'_>, known: &StatCache) -> Result<(Hash, u64)> {
     let file = rustix::fs::openat(visited.folder, visited.name, flags, Mode::empty())
         .map_err(|errno| unreadable(visited.path, errno))?;
     let (hash, size) = read(File::from(file), visited.stat, visited.path)?;
-    known.remember(visited.stat, &hash, started);
+    known.remember(visited, &hash, started);
     Ok((hash, size))
 }
 
@@ -233,8 +233,7 @@ fn read(mut file: File, expected: &Stat, path: &[u8]) -> Result<(Hash, u64)> {
         }
     })?;
     let now = rustix::fs::fstat(&file).map_err(|errno| unreadable(path, errno))?;
-    let facts = |stat: &Stat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
-    if facts(&now) != facts(expected) || u64::try_from(now.st_size) != Ok(size) {
+    if !collect::same_file(&now, expected) || u64::try_from(now.st_size) != Ok(size) {
         return Err(changed(path));
     }
     Ok((hash, size))

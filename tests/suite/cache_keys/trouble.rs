@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -160,6 +160,115 @@ fn sources_that_grow_or_vanish_while_they_are_read_give_an_error_or_the_key_of_a
     });
     assert!(counts[1] > 0, "nothing changed while it was read, so nothing was tested: {counts:?}");
     key(&sandbox, "a");
+}
+
+/// Writes over a file of 256 MiB in place, again and again, and sets its time back each time, while `run` is run.
+pub(crate) fn rewriting_in_place<T>(path: &Path, run: impl FnOnce() -> T) -> T {
+    use std::os::unix::fs::FileExt;
+    let large = fs::File::create(path).unwrap();
+    // A hole costs nothing to make and much to read.
+    large.set_len(256 << 20).unwrap();
+    set(path, None, 1_600_000_000);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                large.write_all_at(b"x", 200 << 20).unwrap();
+                set(path, None, 1_600_000_000);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        stop.store(true, Ordering::Relaxed);
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[test]
+fn sources_that_are_written_over_have_no_key_although_their_time_is_set_back() {
+    let sandbox = workspace();
+    let ran =
+        rewriting_in_place(&sandbox.work("components/a/large"), || sandbox.monofo(["cache", "key", "a"]).exits(5));
+    ran.says("`large` changed while it was hashed");
+}
+
+/// A mapping of a file, written to by another program. False when that cannot be done here, or when times show it.
+fn write_through_a_mapping(path: &Path) -> bool {
+    let program = "import mmap, os, sys
+f = open(sys.argv[1], 'r+b')
+m = mmap.mmap(f.fileno(), 0)
+before = os.stat(sys.argv[1])
+m[0:1] = b'C'
+m.flush()
+m.close()
+f.close()
+after = os.stat(sys.argv[1])
+sys.exit(before.st_ctime_ns != after.st_ctime_ns)";
+    let written = Command::new("python3").args(["-c", program]).arg(path).status();
+    let silently = written.is_ok_and(|status| status.success());
+    if !silently {
+        println!("SKIPPED: no python3, or a write through a mapping shows here");
+    }
+    silently
+}
+
+/// A file system below the workspace, unmounted in the end. `None` where none can be mounted.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(place: &Path, kind: &str, options: &str) -> Option<Mounted> {
+        fs::create_dir_all(place).unwrap();
+        let mounted = Command::new("mount").args(["-t", kind, "-o", options, kind]).arg(place).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Mounted(place.to_owned()));
+        }
+        println!("SKIPPED: no {kind} can be mounted here");
+        None
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn what_is_written_through_a_mapping_counts_where_no_time_shows_it() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {path: memory/a}\n  b: {path: layered/b}\n");
+    let Some(memory) = Mounted::new(&sandbox.work("memory"), "tmpfs", "size=4m") else { return };
+    for folder in ["a", "below/b", "upper/b", "work"] {
+        fs::create_dir_all(memory.0.join(folder)).unwrap();
+    }
+    let layers = ["lowerdir=below", "upperdir=upper", "workdir=work"].map(|layer| {
+        let (kind, folder) = layer.split_once('=').unwrap();
+        format!("{kind}={}", memory.0.join(folder).display())
+    });
+    let layered = Mounted::new(&sandbox.work("layered"), "overlay", &layers.join(","));
+    let files: Vec<_> =
+        [("a", Some(memory.0.join("a/file"))), ("b", layered.as_ref().map(|there| there.0.join("b/file")))]
+            .into_iter()
+            .filter_map(|(component, file)| Some((component, file?)))
+            .collect();
+    for (component, file) in &files {
+        fs::write(file, "AAAA").unwrap();
+        sandbox.write(format!("out-{component}"), "x");
+    }
+    // What changed within the last two seconds is not remembered.
+    std::thread::sleep(Duration::from_millis(2100));
+    for (component, file) in &files {
+        sandbox.monofo(["cache", "build", component, "--source", &format!("out-{component}")]).exits(0);
+        sandbox.monofo(["store", "add", component, "--source", file.to_str().unwrap()]).exits(0);
+        let before = key(&sandbox, component);
+        if !write_through_a_mapping(file) {
+            continue;
+        }
+        assert_ne!(key(&sandbox, component), before, "{component}");
+        let hash = sandbox.monofo(["store", "add", component, "--source", file.to_str().unwrap()]).exits(0).stdout;
+        sandbox.monofo(["store", "get", hash.trim(), "--target", "got"]).exits(0);
+        assert_eq!(fs::read_to_string(sandbox.work("got")).unwrap(), "CAAA", "{component}");
+    }
 }
 
 #[test]
