@@ -84,6 +84,7 @@ impl Commands<'_> {
             Class::Workspace => error.context("nothing was removed from the store"),
             _ => error,
         })?;
+        self.warn(&roots.warnings());
         self.warn(&done.warnings);
         self.tell(home.kind(), &done, asked.dry_run)?;
         done.trouble.map_or(Ok(()), Err)

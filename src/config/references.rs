@@ -1,6 +1,8 @@
 //! What keeps entries of a store: pins, generations of profiles, lock files, current keys, and the newest of each component.
 //!
 //! What cannot be read keeps everything: any of these that is damaged is an error of class `Workspace`, before anything goes.
+//! Where sources are not here, perhaps because something is not mounted or checked out, no current key is known, and everything
+//! stays that is stored of the component and of those that need it.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,15 @@ use crate::key::{ComponentName, Lock};
 pub struct Roots<'a> {
     keeping: &'a Keeping,
     cancel: &'a Cancel,
-    current: OnceCell<BTreeSet<Hash>>,
+    current: OnceCell<Current>,
+}
+
+/// The current keys of the components that something is stored of.
+#[derive(Debug, Default)]
+struct Current {
+    keys: BTreeSet<Hash>,
+    /// Components whose key is not known, and whose sources are not here.
+    unknown: BTreeMap<ComponentName, ComponentName>,
 }
 
 impl<'a> Roots<'a> {
@@ -59,8 +69,12 @@ impl<'a> Roots<'a> {
                     self.current.get_or_init(|| computed)
                 }
             };
-            for entry in found.entries.iter().filter(|entry| current.contains(&entry.record.key)) {
-                kept.entry(entry.name).or_insert("by current keys");
+            for entry in &found.entries {
+                if current.keys.contains(&entry.record.key) {
+                    kept.entry(entry.name).or_insert("by current keys");
+                } else if current.unknown.contains_key(entry.record.inputs.component()) {
+                    kept.entry(entry.name).or_insert("because sources are not here");
+                }
             }
         }
         for entry in newest(found.entries.iter()).into_values() {
@@ -69,16 +83,28 @@ impl<'a> Roots<'a> {
         Ok(kept)
     }
 
-    /// The keys of the components that something is stored of.
-    fn current_keys(&self, found: &Survey) -> Result<BTreeSet<Hash>> {
-        let mut keys = BTreeSet::new();
+    /// What the user should know, one sentence each, once references were read.
+    pub fn warnings(&self) -> Vec<String> {
+        let unknown = self.current.get().map(|current| &current.unknown);
+        let told = |(name, absent): (&ComponentName, &ComponentName)| {
+            format!("the sources of `{absent}` are not here: everything that is stored of `{name}` stays")
+        };
+        unknown.into_iter().flatten().map(told).collect()
+    }
+
+    fn current_keys(&self, found: &Survey) -> Result<Current> {
+        let mut current = Current::default();
         for name in self.keeping.workspace.components.keys() {
             self.cancel.check()?;
             if found.entries.iter().any(|entry| entry.record.inputs.component() == name) {
-                keys.insert(self.keeping.key(name, &[], self.cancel)?.key);
+                let computed = self.keeping.key(name, &[], self.cancel)?;
+                current.keys.insert(computed.key);
+                if let Some(absent) = computed.without_sources() {
+                    current.unknown.insert(name.clone(), absent.clone());
+                }
             }
         }
-        Ok(keys)
+        Ok(current)
     }
 }
 

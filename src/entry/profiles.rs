@@ -58,6 +58,11 @@ fn directory(number: u64) -> String {
     format!("gen-{number}")
 }
 
+/// The number of the generation that a folder holds.
+fn generation_number(name: &str) -> Option<u64> {
+    name.strip_prefix("gen-")?.parse().ok()
+}
+
 /// All addresses in all generations of all profiles. One that cannot be read is an error of class `Damaged`.
 pub fn addresses(store: &Home) -> Result<Vec<Hash>> {
     let mut found = Vec::new();
@@ -65,7 +70,20 @@ pub fn addresses(store: &Home) -> Result<Vec<Hash>> {
     plain::check_folder(&profiles)?;
     // Other names are none of ours: what editors and file systems leave.
     for name in list(&profiles)?.into_iter().filter(|name| is_name(name, 64)) {
-        for generation in generations(store, &name)? {
+        // Asked first: a generation's document is there before it becomes the current one.
+        let current = current_link(store, &name)?;
+        let generations = generations(store, &name)?;
+        let is_known = |number: Option<u64>| generations.iter().any(|known| Some(known.number) == number);
+        if current.is_some_and(|number| !is_known(number)) {
+            return Err(Error::damaged(format_args!(
+                "`current` of the profile `{name}` leads to a generation that has no document, or to none"
+            ))
+            .hint(format_args!(
+                "put the document back into `{}`, or switch the profile to what it is to hold",
+                Shown::path(&folder(store, &name))
+            )));
+        }
+        for generation in generations {
             found.extend(generation.artifacts.into_iter().map(|(_, hash)| hash));
         }
     }
@@ -115,9 +133,14 @@ fn read(path: &Path, number: u64) -> Result<Generation> {
 
 /// The number of the current generation.
 pub fn current(store: &Home, name: &str) -> Result<Option<u64>> {
+    Ok(current_link(store, name)?.flatten())
+}
+
+/// The same, and within it `None` when the link leads to what is no generation's folder.
+fn current_link(store: &Home, name: &str) -> Result<Option<Option<u64>>> {
     check_profile(name)?;
     match fs::read_link(folder(store, name).join("current")) {
-        Ok(link) => Ok(link.to_str().and_then(|link| link.strip_prefix("gen-")).and_then(|number| number.parse().ok())),
+        Ok(link) => Ok(Some(link.to_str().and_then(generation_number))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotADirectory) => {
             Err(Error::damaged(format_args!("`current` of the profile `{name}` is no link"))
@@ -261,9 +284,15 @@ pub fn remove_leftover(store: &Home, path: &Path) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether a generation's folder has no document, as far as can be seen, and is not the current one.
 fn is_left(path: &Path) -> bool {
-    let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("gen-")?.parse::<u64>().ok());
-    number.is_some() && !path.with_extension("json").exists() && fs::symlink_metadata(path).is_ok()
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let is_missing = |path: &Path| fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let is_other = match fs::read_link(path.with_file_name("current")) {
+        Ok(current) => current != Path::new(name),
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    };
+    generation_number(name).is_some() && is_other && is_missing(&path.with_extension("json")) && !is_missing(path)
 }
 
 /// Holds a profile that is there, unless somebody else does.
@@ -276,8 +305,11 @@ fn try_hold(folder: &Path) -> Result<Option<File>> {
 }
 
 fn next_number(folder: &Path) -> Result<u64> {
-    let number = |file: &String| file.strip_prefix("gen-")?.strip_suffix(".json")?.parse::<u64>().ok();
-    Ok(list(folder)?.iter().filter_map(number).max().unwrap_or(0) + 1)
+    let number = |file: &String| generation_number(file.strip_suffix(".json")?);
+    // The folder that is the current one is not moved away, even if its document is lost.
+    let current = fs::read_link(folder.join("current")).ok();
+    let current = current.and_then(|link| generation_number(link.to_str()?));
+    Ok(list(folder)?.iter().filter_map(number).chain(current).max().unwrap_or(0).saturating_add(1))
 }
 
 fn make_current(folder: &Path, number: u64, staging: &Staging) -> Result<()> {

@@ -42,8 +42,9 @@ const MANIFEST: &str = "components.yaml";
 pub fn find(directory: &Path) -> Result<Workspace> {
     let directory = absolute(directory)?;
     for root in directory.ancestors() {
-        if exists(&root.join(MANIFESTS).join(MANIFEST))? {
-            return read(root.to_owned(), root.join(MANIFESTS));
+        let manifests = root.join(MANIFESTS);
+        if has_manifest(&manifests)? {
+            return read(root.to_owned(), manifests);
         }
     }
     Ok(without_manifest(directory))
@@ -53,7 +54,7 @@ pub fn find(directory: &Path) -> Result<Workspace> {
 pub fn at_root(root: &Path) -> Result<Workspace> {
     let root = absolute(root)?;
     let manifests = root.join(MANIFESTS);
-    if exists(&manifests.join(MANIFEST))? { read(root, manifests) } else { Ok(without_manifest(root)) }
+    if has_manifest(&manifests)? { read(root, manifests) } else { Ok(without_manifest(root)) }
 }
 
 /// The workspace whose manifest and lock files are in this folder; the folder above is its root.
@@ -80,6 +81,19 @@ fn read(root: PathBuf, manifests: PathBuf) -> Result<Workspace> {
 /// A folder, absolute, as a workspace whose components are just names, whatever lies in it.
 pub fn without_manifest(root: PathBuf) -> Workspace {
     Workspace { root, manifests: None, mode: Mode::default(), components: BTreeMap::new() }
+}
+
+/// Whether a folder holds a manifest. A link that leads nowhere in its place is an error: what lay there is not known.
+fn has_manifest(manifests: &Path) -> Result<bool> {
+    if exists(&manifests.join(MANIFEST))? {
+        return Ok(true);
+    }
+    if exists(manifests)? && !manifests.try_exists().unwrap_or(false) {
+        let shown = Shown::path(manifests);
+        return Err(Error::new(Class::Workspace, format_args!("`{shown}` is a link that leads nowhere"))
+            .hint("put back what it leads to, or remove it"));
+    }
+    Ok(false)
 }
 
 /// Whether something is there, even if it is a link to nothing. A folder that cannot be looked into is an error: with its
@@ -179,10 +193,16 @@ mod tests {
     fn a_manifest_that_is_there_but_no_file_is_an_error() {
         let folder = folder(&[("a/manifests/components.yaml/x", ""), ("b/manifests/x", "")]);
         std::os::unix::fs::symlink("nowhere", folder.path().join("b/manifests/components.yaml")).unwrap();
-        for name in ["a", "b"] {
-            let error = find(&folder.path().join(name)).unwrap_err();
-            assert_eq!(error.class(), Class::Workspace, "{name}");
-            assert!(error.chain().contains("`manifests/components.yaml`"), "{}", error.chain());
+        fs::create_dir(folder.path().join("d")).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("d/manifests")).unwrap();
+        for (name, says) in
+            [("a", "`manifests/components.yaml`"), ("b", "`manifests/components.yaml`"), ("d", "/d/manifests`")]
+        {
+            let root = folder.path().join(name);
+            for error in [find(&root).unwrap_err(), at_root(&root).unwrap_err()] {
+                assert_eq!(error.class(), Class::Workspace, "{name}");
+                assert!(error.chain().contains(says), "{}", error.chain());
+            }
         }
     }
 }

@@ -74,6 +74,19 @@ impl Computed {
         self.listings.get(self.record.listings().first()?).map(|listing| &**listing)
     }
 
+    /// A component among those that the key covers whose sources are not here, or whose folder holds none: what is mounted or
+    /// checked out elsewhere leaves an empty folder as well.
+    pub fn without_sources(&self) -> Option<&ComponentName> {
+        let is_without = |record: &&KeyRecord| match record {
+            KeyRecord::Component(ComponentKey { source: Sources::Listing(digest), .. }) => {
+                self.listings.get(digest).is_some_and(|listing| listing.lines().is_empty())
+            }
+            KeyRecord::Component(ComponentKey { source: Sources::Absent, .. }) => true,
+            _ => false,
+        };
+        self.closure.values().find(is_without).map(KeyRecord::component)
+    }
+
     /// Texts of all listings and records, for later explanations.
     pub fn texts(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         let records = self.closure.values().map(KeyRecord::canonical);

@@ -1,6 +1,7 @@
 //! The store: what keeps an artifact, that it goes without, and that nothing goes when what keeps it cannot be read.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -111,7 +112,7 @@ fn each_kind_of_reference_alone_keeps_an_artifact_and_without_it_the_artifact_go
 
 #[test]
 fn when_what_keeps_artifacts_cannot_be_read_nothing_goes() {
-    let spoils: [(&str, Change); 10] = [
+    let spoils: [(&str, Change); 13] = [
         ("a pin that is no JSON", |s| s.write(".meta-store/roots/pins/keep.json", "{")),
         ("a pin without a hash", |s| s.write(".meta-store/roots/pins/keep.json", "{\"schema\":\"meta.pin/1\"}")),
         ("a pin of a later version", |s| {
@@ -119,6 +120,17 @@ fn when_what_keeps_artifacts_cannot_be_read_nothing_goes() {
         }),
         ("an empty pin", |s| s.write(".meta-store/roots/pins/keep.json", "")),
         ("a generation", |s| s.write(".meta-store/profiles/prod/gen-1.json", "{}")),
+        ("the document of the current generation", |s| {
+            fs::remove_file(s.work(".meta-store/profiles/prod/gen-1.json")).unwrap()
+        }),
+        ("what is current", |s| {
+            fs::remove_file(s.work(".meta-store/profiles/prod/current")).unwrap();
+            symlink("elsewhere", s.work(".meta-store/profiles/prod/current")).unwrap();
+        }),
+        ("the folder of the manifest", |s| {
+            fs::remove_dir_all(s.work("manifests")).unwrap();
+            symlink("not-mounted", s.work("manifests")).unwrap();
+        }),
         ("the pins", |s| {
             fs::remove_dir_all(s.work(".meta-store/roots/pins")).unwrap();
             s.write(".meta-store/roots/pins", "");
@@ -138,12 +150,72 @@ fn when_what_keeps_artifacts_cannot_be_read_nothing_goes() {
             [&["gc", "store", "--grace", "0"][..], &["gc", "all", "--grace", "0"], &["gc", "store", "--dry-run"]]
         {
             let ran = sandbox.monofo(command).exits(4);
-            let named = ["keep", "gen-1", "pins", "components."].iter().any(|name| ran.stderr.contains(name));
+            let named = ["keep", "gen-1", "pins", "components.", "`prod`", "/manifests`"]
+                .iter()
+                .any(|name| ran.stderr.contains(name));
             assert!(named, "{what}: {}", ran.stderr);
             let mut after = walk(&sandbox.work(".meta-store"));
             after.get_mut(&b"tmp"[..]).unwrap().clone_from(&before[&b"tmp"[..]]);
             assert_same(&before, &after, what);
         }
+    }
+}
+
+#[test]
+fn what_is_the_current_generation_is_never_a_leftover() {
+    let (sandbox, old, new) = store();
+    sandbox.monofo(["store", "switch", "prod", &old]).exits(0);
+    sandbox.monofo(["store", "switch", "prod", &new]).exits(0);
+    let profile = sandbox.work(".meta-store/profiles/prod");
+    fs::remove_file(profile.join("gen-2.json")).unwrap();
+    fs::create_dir(profile.join("gen-9")).unwrap();
+    let left = monofo::entry::profiles::leftovers(&monofo::entry::Home::new(
+        sandbox.work(".meta-store"),
+        monofo::entry::HomeKind::Store,
+    ));
+    assert_eq!(left.unwrap(), [profile.join("gen-9")]);
+    // Nor is it moved away by the next switch, which ends the trouble.
+    sandbox.monofo(["gc", "store", "--grace", "0"]).exits(4).says("switch the profile");
+    sandbox.monofo(["store", "switch", "prod", &new]).exits(0);
+    assert_eq!(fs::read_link(profile.join("current")).unwrap(), Path::new("gen-3"));
+    assert!(gone(&sandbox).is_empty());
+    assert!(!profile.join("gen-9").exists() && !profile.join("gen-2").exists());
+}
+
+#[test]
+fn where_sources_are_not_here_everything_of_their_component_stays_and_is_told() {
+    let hide: [(&str, Change); 4] = [
+        ("no folder", |s| fs::rename(s.work("components"), s.work("elsewhere")).unwrap()),
+        ("an empty folder", |s| {
+            fs::rename(s.work("components"), s.work("elsewhere")).unwrap();
+            fs::create_dir_all(s.work("components/a")).unwrap();
+        }),
+        ("a link to nothing", |s| {
+            fs::rename(s.work("components"), s.work("elsewhere")).unwrap();
+            symlink("not-mounted", s.work("components")).unwrap();
+        }),
+        ("what it needs", |s| {
+            fs::create_dir_all(s.work("elsewhere/a")).unwrap();
+            manifest(s, "  a: {version: v1, depends_on: [b]}\n  b: {}\n");
+        }),
+    ];
+    for (how, hide) in hide {
+        let (sandbox, old, new) = store();
+        hide(&sandbox);
+        let told = json(&sandbox, &["gc", "store", "--grace", "0"], 0);
+        assert_eq!(told["store"]["removed"], serde_json::json!([]), "{how}: {told:#}");
+        let kept = told["store"]["kept"].as_array().unwrap();
+        let why = |hash: &str| kept.iter().find(|kept| kept["name"] == hash).unwrap()["reason"].clone();
+        assert_eq!(why(&old), "because sources are not here", "{how}");
+        assert_eq!(why(&new), "because sources are not here", "{how}");
+        assert!(told["warnings"].to_string().contains("everything that is stored of `a` stays"), "{how}: {told:#}");
+        // They are back, and the key is another.
+        for place in ["components", "elsewhere"] {
+            fs::remove_dir_all(sandbox.work(place)).or_else(|_| fs::remove_file(sandbox.work(place))).ok();
+        }
+        manifest(&sandbox, "  a: {version: v3}\n");
+        sandbox.write("components/a/main.c", "another");
+        assert_eq!(gone(&sandbox), [old], "{how}");
     }
 }
 
