@@ -151,8 +151,8 @@ fn go(
         let mut its = Inodes::default();
         let mut removed = || {
             // Before its files go.
-            its.add(&home.metadata(&entry.name))?;
-            its.add(&home.folder(&entry.name))?;
+            its.add_readable(&home.metadata(&entry.name))?;
+            its.add_readable(&home.folder(&entry.name))?;
             if round.request.dry_run {
                 return Ok(Removal::Removed);
             }
@@ -273,8 +273,8 @@ fn decide<'a>(
         young.clear();
     }
     for entry in young {
-        inodes.add(&home.metadata(&entry.name))?;
-        inodes.add(&home.folder(&entry.name))?;
+        inodes.add_readable(&home.metadata(&entry.name))?;
+        inodes.add_readable(&home.folder(&entry.name))?;
     }
     done.by_grace = inodes.freed();
     Ok(plan)

@@ -4,12 +4,45 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use crate::engine::parts::in_parts;
 use crate::error::{IoContext, Result};
 use crate::text::Shown;
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A path from an open folder gets no longer than this and one more name: an artifact's own paths may be as long as the kernel
+/// takes them, and lie deep in a store.
+const LONG: usize = 2048;
+
+/// A folder that was met and not read.
+struct Pending {
+    /// What the path begins at; the path alone leads to the first one.
+    above: Option<Rc<OwnedFd>>,
+    path: Vec<u8>,
+}
+
+/// `None` for what is not there, or something else by now.
+fn found<T>(looked: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn cannot_read(path: &Path) -> String {
+    format!("cannot read `{}`", Shown::path(path))
+}
 
 /// Bytes that a file takes on disk.
 pub fn disk(status: &fs::Metadata) -> u64 {
@@ -43,15 +76,19 @@ impl Inodes {
 
     /// Everything in a cache or store, but what lies two folders deep and is passed by its name.
     pub fn of_home(root: &Path, is_passed: impl Fn(&OsStr) -> bool) -> Result<Inodes> {
-        // What vanishes meanwhile is passed over.
-        let inside = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+        let inside = |folder: &Path| match fs::read_dir(folder) {
+            Ok(entries) => entries.collect::<io::Result<Vec<_>>>().or_fail(|| cannot_read(folder)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
+            Err(error) => Err(error).or_fail(|| cannot_read(folder)),
+        };
         let (mut outer, mut inner) = (Inodes::default(), Vec::new());
-        outer.add_only(root);
-        for entry in inside(root) {
+        outer.add_only(root)?;
+        for entry in inside(root)? {
             let path = entry.path();
-            outer.add_only(&path);
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                inner.extend(inside(&path).filter(|entry| !is_passed(&entry.file_name())).map(|entry| entry.path()));
+            outer.add_only(&path)?;
+            if entry.file_type().or_fail(|| cannot_read(&path))?.is_dir() {
+                let below = inside(&path)?.into_iter().filter(|entry| !is_passed(&entry.file_name()));
+                inner.extend(below.map(|entry| entry.path()));
             }
         }
         outer.merge(Inodes::of(&inner)?);
@@ -60,27 +97,90 @@ impl Inodes {
 
     /// Adds everything at or below a path. What vanishes meanwhile is passed over.
     pub fn add(&mut self, path: &Path) -> Result<()> {
-        let Ok(status) = fs::symlink_metadata(path) else { return Ok(()) };
-        let inode = Inode { disk: disk(&status), names: status.nlink(), met: 0 };
-        let inode = self.0.entry((status.dev(), status.ino())).or_insert(inode);
-        inode.met += 1;
-        if status.is_dir() {
-            // The number of a folder's names counts its folders.
-            inode.names = inode.met;
-            for entry in fs::read_dir(path).into_iter().flatten() {
-                let entry = entry.or_fail(|| format!("cannot read `{}`", Shown::path(path)))?;
-                self.add(&entry.path())?;
+        self.add_all(path, false)
+    }
+
+    /// The same for what is removed next. A folder that may not be read is counted without what is in it: it goes all the
+    /// same.
+    pub fn add_readable(&mut self, path: &Path) -> Result<()> {
+        self.add_all(path, true)
+    }
+
+    fn add_all(&mut self, path: &Path, only_readable: bool) -> Result<()> {
+        self.look(path, only_readable).map_err(io::Error::from).or_fail(|| cannot_read(path))
+    }
+
+    fn look(&mut self, path: &Path, only_readable: bool) -> rustix::io::Result<()> {
+        let Some(stat) = found(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW))? else { return Ok(()) };
+        if !self.note(&stat) {
+            return Ok(());
+        }
+        let mut folders = vec![Pending { above: None, path: path.as_os_str().as_bytes().to_vec() }];
+        while let Some(Pending { above, path }) = folders.pop() {
+            let open = match &above {
+                None => rustix::fs::openat(CWD, path.as_slice(), FOLDER, Mode::empty()),
+                Some(above) => rustix::fs::openat(above, path.as_slice(), FOLDER, Mode::empty()),
+            };
+            let open = match open {
+                Err(Errno::ACCESS) if only_readable => continue,
+                open => open,
+            };
+            let Some(mut open) = found(open)?.map(Dir::new).transpose()? else { continue };
+            let mut inner = Vec::new();
+            while let Some(entry) = open.read() {
+                let entry = entry?;
+                let name = entry.file_name();
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                match found(rustix::fs::statat(open.fd()?, name, AtFlags::SYMLINK_NOFOLLOW)) {
+                    Err(Errno::ACCESS) if only_readable => {}
+                    stat => {
+                        if stat?.is_some_and(|stat| self.note(&stat)) {
+                            inner.push(name.to_bytes().to_vec());
+                        }
+                    }
+                }
             }
+            if inner.is_empty() {
+                continue;
+            }
+            let (above, path) = match above.filter(|_| path.len() < LONG) {
+                Some(above) => (above, [path.as_slice(), b"/"].concat()),
+                None => (Rc::new(open.fd()?.try_clone_to_owned().map_err(|_| Errno::MFILE)?), Vec::new()),
+            };
+            let pending = |name: Vec<u8>| Pending { above: Some(above.clone()), path: [path.clone(), name].concat() };
+            folders.extend(inner.into_iter().map(pending));
         }
         Ok(())
     }
 
     /// Adds one file or folder, without what is in it.
-    pub fn add_only(&mut self, path: &Path) {
-        if let Ok(status) = fs::symlink_metadata(path) {
-            let inode = Inode { disk: disk(&status), names: 1, met: 0 };
-            self.0.entry((status.dev(), status.ino())).or_insert(inode).met += 1;
+    pub fn add_only(&mut self, path: &Path) -> Result<()> {
+        let stat = found(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW));
+        if let Some(stat) = stat.map_err(io::Error::from).or_fail(|| cannot_read(path))? {
+            self.note(&stat);
         }
+        Ok(())
+    }
+
+    /// Counts a name. Returns whether it is a folder's.
+    fn note(&mut self, stat: &Stat) -> bool {
+        #[allow(
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast,
+            reason = "never negative; the types differ by system"
+        )]
+        let (device, number, blocks, names) =
+            (stat.st_dev as u64, stat.st_ino as u64, stat.st_blocks as u64, stat.st_nlink as u64);
+        let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let inode = self.0.entry((device, number)).or_insert(Inode { disk: blocks * 512, names, met: 0 });
+        inode.met += 1;
+        if is_folder {
+            // The number of a folder's names counts its folders.
+            inode.names = inode.met;
+        }
+        is_folder
     }
 
     /// Adds what others met.

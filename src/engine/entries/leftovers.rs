@@ -142,7 +142,7 @@ fn leftover(path: &Path, request: &GcRequest) -> Result<Went> {
 /// Removes one leftover, unless this is a dry run.
 fn removed(path: &Path, request: &GcRequest, remove: impl FnOnce() -> Result<bool>) -> Result<Went> {
     let mut its = Inodes::default();
-    its.add(path)?;
+    its.add_readable(path)?;
     let gone = request.dry_run || remove()?;
     Ok(if gone { (1, its) } else { (0, Inodes::default()) })
 }
@@ -153,7 +153,7 @@ fn strays(home: &Home, entry: &Entry, request: &GcRequest) -> Result<Went> {
     let own = entry.record.payload.as_ref().map(|payload| payload.file());
     for file in fs::read_dir(home.folder(&entry.name)).into_iter().flatten().flatten() {
         if own.as_ref().is_some_and(|own| file.file_name() != **own) {
-            its.add(&file.path())?;
+            its.add_readable(&file.path())?;
         }
     }
     let many = remove_strays(home, &entry.name, request.dry_run)?;
@@ -175,10 +175,10 @@ fn clear_noted(beside: &Path, target: Option<&Path>, dry_run: bool) -> std::resu
     }
     // What moves back takes no space away.
     let moves_back = target.is_some_and(|target| is_lost(beside, target));
-    its.add_only(beside);
+    its.add_only(beside).map_err(|error| error.chain())?;
     for entry in fs::read_dir(beside).into_iter().flatten().flatten() {
         if !(moves_back && entry.file_name() == ASIDE) {
-            its.add(&entry.path()).map_err(|error| error.chain())?;
+            its.add_readable(&entry.path()).map_err(|error| error.chain())?;
         }
     }
     if !dry_run {

@@ -17,7 +17,12 @@ use crate::text::Shown;
 pub(super) fn digest_of(path: &Path, cancel: &Cancel) -> Result<Hash> {
     let doing = || format!("cannot read `{}`", Shown::path(path));
     let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
-    let mut file = File::options().read(true).custom_flags(nofollow).open(path).or_fail(doing)?;
+    digest_of_open(File::options().read(true).custom_flags(nofollow).open(path).or_fail(doing)?, path, cancel)
+}
+
+/// The digest of what an open file holds from where it is read next; `path` is what errors call it.
+pub(super) fn digest_of_open(mut file: impl Read, path: &Path, cancel: &Cancel) -> Result<Hash> {
+    let doing = || format!("cannot read `{}`", Shown::path(path));
     let (mut buffer, mut hasher) = (vec![0; 1 << 20], Hasher::new());
     loop {
         cancel.check()?;

@@ -344,7 +344,7 @@ impl<'a> Work<'a> {
             match rustix::fs::ioctl_ficlone(&*file, &source.file) {
                 Ok(()) => {
                     source.check(visited, u64::try_from(visited.stat.st_size).unwrap_or(0))?;
-                    return super::stored::digest_of(&self.place(visited.path), &self.context.cancel);
+                    return super::stored::digest_of_open(&*file, &self.place(visited.path), &self.context.cancel);
                 }
                 Err(_) => self.can_clone.store(false, Ordering::Relaxed),
             }

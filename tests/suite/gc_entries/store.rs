@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::entries::{Change, age, artifact, entries, json, manifest, workspace};
-use crate::harness::{Sandbox, assert_same, walk};
+use crate::harness::{Sandbox, assert_same, is_root, walk};
 
 /// A store with an artifact that nothing keeps, and a newer one of the same component, which that keeps. Their hashes.
 pub(super) fn store() -> (Sandbox, String, String) {
@@ -284,4 +284,39 @@ fn what_is_told_to_be_freed_is_what_the_disk_gained_although_files_are_shared() 
     assert_eq!(document["store"]["removed"].as_array().unwrap().len(), 3);
     assert_eq!(freed, gained);
     assert!(document["store"]["unshared_bytes"].as_u64().unwrap() > freed);
+}
+
+#[test]
+fn what_lies_deeper_than_a_path_can_be_long_is_counted_as_well() {
+    let (sandbox, _, _) = store();
+    let deep = vec!["d".repeat(249); 16].join("/");
+    sandbox.write(format!("deep/{deep}/file"), vec![b'x'; 2_000_000]);
+    let hash = sandbox.monofo(["store", "add", "a", "--source", "deep"]).exits(0).stdout.trim().to_owned();
+    let counted = json(&sandbox, &["store", "stats"], 0)["disk_bytes"].as_u64().unwrap();
+    let du = std::process::Command::new("du").args(["-s", "-B1"]).arg(sandbox.work(".meta-store")).output().unwrap();
+    let du = String::from_utf8(du.stdout).unwrap();
+    assert_eq!(counted.to_string(), du.split_whitespace().next().unwrap(), "as `du` counts");
+    manifest(&sandbox, "  a: {version: v3}\n");
+    sandbox.write("out/last", "so that this one is the newest");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    sandbox.monofo(["store", "add", "a", "--source", "out"]).exits(0);
+    for command in [&["gc", "store", "--grace", "0", "--dry-run"][..], &["gc", "store", "--grace", "0"]] {
+        let told = json(&sandbox, command, 0);
+        assert!(told["store"]["removed"].as_array().unwrap().iter().any(|gone| gone["name"] == hash), "{told:#}");
+        assert!(told["store"]["freed_bytes"].as_u64().unwrap() > 2_000_000, "{told:#}");
+    }
+}
+
+#[test]
+fn what_cannot_be_looked_into_is_no_size_of_nothing() {
+    let (sandbox, old, _) = store();
+    let folder = sandbox.work(format!(".meta-store/{}/{old}/bin", &old[..2]));
+    crate::harness::set(&folder, Some(0), 1);
+    if is_root() {
+        println!("SKIPPED: root may read everything");
+    } else {
+        sandbox.monofo(["store", "stats"]).exits(1).says("cannot read");
+    }
+    assert_eq!(gone(&sandbox), [old]);
+    json(&sandbox, &["store", "stats"], 0);
 }
