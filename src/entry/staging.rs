@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Home;
 use super::lock::{Hold, is_at, try_lock};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{IoContext, Result};
 use crate::text::Shown;
 
 /// A folder for one piece of work. It is removed when this is dropped; after a kill, an unlocked one is anybody's to remove.
@@ -21,26 +21,42 @@ pub struct Staging {
 impl Staging {
     /// Makes one in `tmp` of a cache or store that exists.
     pub fn new(home: &Home) -> Result<Staging> {
+        Self::make(home).or_fail(|| format!("cannot make a folder in `{}`", Shown::path(&home.tmp())))
+    }
+
+    /// The same for those who do without one, depending on why. Nothing is left of one that could not be made.
+    pub(crate) fn make(home: &Home) -> io::Result<Staging> {
         let tmp = home.tmp();
-        let doing = || format!("cannot make a folder in `{}`", Shown::path(&tmp));
         for _ in 0..100 {
             let path = tmp.join(random_name());
             match fs::create_dir(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    fs::create_dir_all(&tmp).or_fail(doing)?;
+                    fs::create_dir_all(&tmp)?;
                     continue;
                 }
-                Err(error) => return Err(error).or_fail(doing),
+                Err(error) => return Err(error),
             }
             // Between these two somebody who cleans up may take it away: then it is made again.
-            let Ok(lock) = File::open(&path) else { continue };
-            if try_lock(&lock, Hold::Exclusive)? && is_at(&lock, &path) {
-                return Ok(Staging { path, _lock: lock, stays: false });
+            let held = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.and_then(|lock| {
+                    let held = try_lock(&lock, Hold::Exclusive).map_err(io::Error::other)?;
+                    Ok((held && is_at(&lock, &path)).then_some(lock))
+                }),
+            };
+            match held {
+                Ok(Some(lock)) => return Ok(Staging { path, _lock: lock, stays: false }),
+                Ok(None) => {}
+                Err(error) => {
+                    // It is empty. If it cannot be removed either, the next gc does it.
+                    let _ = fs::remove_dir(&path);
+                    return Err(error);
+                }
             }
         }
-        Err(Error::failed(doing()))
+        Err(io::Error::other("names made there vanish"))
     }
 
     /// The folder.
@@ -62,8 +78,8 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.stays {
-            // What cannot be removed now is removed by the next gc.
-            let _ = remove_tree(&self.path);
+            // An empty one goes even where no more files can be opened. What cannot be removed now the next gc removes.
+            let _ = remove_tree(&self.path).or_else(|_| fs::remove_dir(&self.path));
         }
     }
 }

@@ -164,7 +164,7 @@ impl Target {
     }
 
     /// Makes a folder beside the target, on its file system. It is noted in the cache or store, so that gc finds it after
-    /// a kill; one that may not be written, or is full, does without.
+    /// a kill; one that may not be written, or is full, does without. When this process may open no more files, nothing is made.
     pub fn beside(&self, home: &Home) -> Result<Beside> {
         let parent = self.real.parent().unwrap_or(Path::new("/"));
         let doing = || format!("cannot make a folder in `{}`", Shown::path(parent));
@@ -175,8 +175,13 @@ impl Target {
         for _ in 0..100 {
             let path = parent.join(format!("{BESIDE}{}", random_name()));
             let text = [path.as_os_str().as_bytes(), self.real.as_os_str().as_bytes()].join(&0);
-            // A cache that is full is read like any other.
-            let note = Staging::new(home).ok().filter(|note| fs::write(note.join(NOTE), &text).is_ok());
+            let noted = Staging::make(home).and_then(|note| fs::write(note.join(NOTE), &text).map(|()| note));
+            let note = match noted {
+                // What could not be restored could not be removed either, and nobody would find it.
+                Err(error) if is_shortage(&error) => return Err(error).or_fail(doing),
+                // A cache that is full is read like any other.
+                noted => noted.ok(),
+            };
             match fs::create_dir(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => {
@@ -242,6 +247,12 @@ impl Target {
         fs::rename(target, &aside)?;
         fs::rename(ready, target).inspect_err(|_| drop(fs::rename(&aside, target)))
     }
+}
+
+/// Whether the process or the system has no more of what files are opened with.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 fn is_empty(folder: &Path) -> bool {
@@ -427,13 +438,17 @@ pub struct Beside {
 impl Beside {
     /// Removes it, and what was replaced with it. A warning when something stays.
     pub fn finish(mut self) -> Option<String> {
-        let noted = self.note.is_some();
+        let then = self.then();
         let error = self.clear().err()?;
-        let then = if noted { "gc tries again later" } else { "remove it by hand" };
         Some(format!(
             "`{}`, which holds what was replaced, could not be removed ({error}): {then}",
             Shown::path(&self.path)
         ))
+    }
+
+    /// What is to be done with it if it cannot be removed.
+    fn then(&self) -> &'static str {
+        if self.note.is_some() { "gc tries again later" } else { "remove it by hand" }
     }
 
     fn clear(&mut self) -> io::Result<()> {
@@ -450,8 +465,13 @@ impl Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // What cannot be removed now stays noted, and is removed by a later gc.
-        let _ = self.clear();
+        let then = self.then();
+        if let Err(error) = self.clear() {
+            tracing::warn!(
+                "`{}`, where something was restored, could not be removed ({error}): {then}",
+                Shown::path(&self.path)
+            );
+        }
     }
 }
 

@@ -196,3 +196,41 @@ fn an_entry_that_was_replaced_while_it_was_shared_fails_no_build() {
         }
     }
 }
+
+#[test]
+fn where_no_more_files_can_be_opened_nothing_is_left_that_gc_does_not_find() {
+    let sandbox = workspace();
+    for number in 0..300 {
+        sandbox.write(format!("out/many/{number}"), format!("{number}"));
+    }
+    sandbox.monofo(["cache", "build", "a", "--source", "out"]).exits(0);
+    let beside = || -> Vec<_> {
+        let names =
+            fs::read_dir(sandbox.work("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(".monofo-restore-")).collect()
+    };
+    let staged = || fs::read_dir(sandbox.work(".meta-cache/tmp")).unwrap().count();
+    let (mut hits, mut failed) = (0, 0);
+    for most in 5..24 {
+        let ran = Command::new("sh")
+            .args(["-c", &format!("ulimit -n {most} && exec \"$0\" cache get a --target got")])
+            .arg(env!("CARGO_BIN_EXE_monofo"))
+            .current_dir(sandbox.work(""))
+            .env_clear()
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        if ran.status.success() {
+            hits += 1;
+            assert_restored(&sandbox.work("out"), &sandbox.work("got"));
+        } else {
+            failed += 1;
+        }
+        let left = beside();
+        assert!(left.iter().all(|name| said.contains(name.as_str())), "{most}: {left:?} goes unsaid: {said}");
+        assert!(staged() <= left.len(), "{most}: {} folders for {left:?}: {said}", staged());
+        sandbox.monofo(["gc", "cache"]).exits(0);
+        assert!(beside().is_empty() && staged() == 0, "{most}: gc leaves {:?}: {said}", beside());
+    }
+    assert!(hits > 0 && failed > 0, "{hits} went well and {failed} did not: nothing was tested");
+}
