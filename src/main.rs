@@ -44,9 +44,9 @@ fn usage(wrong: &clap::Error) -> ExitCode {
         let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
         let mut words = arguments.iter().filter(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
         let of_entries = match words.next().and_then(|word| word.to_str()) {
-            Some("cache" | "store" | "apply" | "lock") => true,
+            Some("upload" | "download" | "deflate" | "inflate" | "index" | "hook" | "try" | "completions") => false,
             Some("gc") => words.next().is_none_or(|word| word != "chunks"),
-            _ => false,
+            _ => true,
         };
         commands::usage_as_json(lines.join(" ").trim_start_matches("error: "), of_entries);
     }
