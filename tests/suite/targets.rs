@@ -198,6 +198,26 @@ fn nothing_is_put_into_cache_and_store_however_it_is_named() {
 }
 
 #[test]
+fn nothing_is_stored_that_lies_in_cache_store_or_history() {
+    let sandbox = workspace();
+    let hash = file_in_store(&sandbox);
+    sandbox.monofo(["store", "switch", "p", &hash]).exits(0);
+    sandbox.write(".git/hooks/pre-commit", OLD);
+    symlink(".meta-cache/tmp", sandbox.work("link")).unwrap();
+    for source in
+        [".meta-cache", ".meta-cache/tmp", "link", ".meta-cache/FORMAT", ".meta-store/profiles/p/current", ".git/hooks"]
+    {
+        for command in [["cache", "build"], ["store", "add"]] {
+            let args = [&command[..], &["z", "--source", source, "--input", "out/data"]].concat();
+            sandbox.monofo(args).exits(6).says("no part of an artifact");
+        }
+    }
+    // Beside them, with a name that begins like theirs, is another place.
+    sandbox.write(".meta-cache-of-ours/x", "x");
+    sandbox.monofo(["cache", "build", "z", "--source", ".meta-cache-of-ours", "--input", "out/data"]).exits(0);
+}
+
+#[test]
 fn a_link_that_is_the_cache_or_leads_to_it_is_not_replaced() {
     let sandbox = workspace();
     fs::create_dir(sandbox.path("big")).unwrap();

@@ -45,7 +45,7 @@ pub struct Artifact {
 
 impl Artifact {
     /// Looks at an artifact. A link as the last part of its path is followed, links in it are not. Class `Refused` when there
-    /// is nothing, or when one of `not_in` lies in it.
+    /// is nothing, or when one of `not_in` lies in it, or it in one of them.
     pub fn look(path: &Path, not_in: &[PathBuf], cancel: &Cancel) -> Result<Artifact> {
         let shown = Shown::path(path);
         let refused = |why: &str| Error::refused(format_args!("`{shown}` {why}"));
@@ -60,6 +60,11 @@ impl Artifact {
         if let Some(own) = not_in.iter().find(|own| inside(own)) {
             return Err(refused(&format!("contains `{}`, which is no part of an artifact", Shown::path(own)))
                 .hint("name the folder of the build's output alone"));
+        }
+        let around = |own: &PathBuf| own.canonicalize().is_ok_and(|own| real.starts_with(own));
+        if let Some(own) = not_in.iter().find(|own| around(own)) {
+            return Err(refused(&format!("lies in `{}`, which is no part of an artifact", Shown::path(own)))
+                .hint("name what a build made; what is stored already, get to a folder of its own"));
         }
         let (root, only, kind): (PathBuf, Option<OsString>, _) = if status.is_dir() {
             (real.clone(), None, RootKind::Dir)
