@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::home::list;
-use super::lock::{Hold, LOCK_WAIT, try_lock, wait_lock};
+use super::lock::{Hold, LOCK_WAIT, is_at, try_lock, wait_lock};
 use super::pins::check_name;
 use super::record::now_text;
 use super::remove::clear_away;
@@ -263,12 +263,17 @@ impl Generation {
     }
 }
 
-/// Folders of generations that a crash left without their document. Profiles that somebody switches now are passed over.
+/// Folders of generations that a crash left without their document, and profiles that a switch left empty when it failed.
+/// Profiles that somebody switches now are passed over.
 pub fn leftovers(store: &Home) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for name in list(&store.root().join("profiles"))?.into_iter().filter(|name| is_name(name, 64)) {
         let folder = folder(store, &name);
-        let left: Vec<_> = list(&folder)?.iter().map(|file| folder.join(file)).filter(|path| is_left(path)).collect();
+        let inside: Vec<_> = list(&folder)?.iter().map(|file| folder.join(file)).collect();
+        let left = match inside.as_slice() {
+            [] => vec![folder.clone()],
+            inside => inside.iter().filter(|path| is_left(path)).cloned().collect(),
+        };
         if !left.is_empty() && try_hold(&folder)?.is_some() {
             found.extend(left);
         }
@@ -279,6 +284,14 @@ pub fn leftovers(store: &Home) -> Result<Vec<PathBuf>> {
 /// Removes one of [`leftovers`]. False when somebody switches its profile now, or has.
 pub fn remove_leftover(store: &Home, path: &Path) -> Result<bool> {
     let Some(folder) = path.parent() else { return Ok(false) };
+    if folder == store.root().join("profiles") {
+        let Some(_held) = try_hold(path)? else { return Ok(false) };
+        // It goes only as long as it is empty.
+        return match fs::remove_dir(path) {
+            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => Ok(false),
+            gone => gone.map(|()| true).or_fail(|| format!("cannot remove `{}`", Shown::path(path))),
+        };
+    }
     let Some(held) = try_hold(folder)?.filter(|_| is_left(path)) else { return Ok(false) };
     clear_away(store, path, Some(held)).or_fail(|| format!("cannot remove `{}`", Shown::path(path)))?;
     Ok(true)
@@ -325,8 +338,17 @@ fn hold(store: &Home, name: &str, cancel: &Cancel) -> Result<File> {
     check_profile(name)?;
     let folder = folder(store, name);
     let doing = || format!("cannot open the profile `{name}`");
-    fs::create_dir_all(&folder).or_fail(doing)?;
-    let held = File::open(&folder).or_fail(doing)?;
-    wait_lock(&held, Hold::Exclusive, &folder, LOCK_WAIT, cancel)?;
-    Ok(held)
+    for _ in 0..100 {
+        fs::create_dir_all(&folder).or_fail(doing)?;
+        let held = match File::open(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            opened => opened.or_fail(doing)?,
+        };
+        wait_lock(&held, Hold::Exclusive, &folder, LOCK_WAIT, cancel)?;
+        // gc takes an empty one away.
+        if is_at(&held, &folder) {
+            return Ok(held);
+        }
+    }
+    Err(Error::failed(doing()))
 }

@@ -303,6 +303,31 @@ fn gc_waits_for_no_profile_and_counts_what_a_switch_left() {
 }
 
 #[test]
+fn a_profile_that_a_failed_switch_left_empty_is_a_leftover() {
+    let (sandbox, _, new) = store();
+    let profile = sandbox.work(".meta-store/profiles/prod");
+    // The switch makes its profile, and has nowhere to work.
+    let tmp = sandbox.work(".meta-store/tmp");
+    fs::remove_dir_all(&tmp).unwrap();
+    fs::write(&tmp, "").unwrap();
+    sandbox.monofo(["store", "switch", "prod", &new]).exits(1);
+    fs::remove_file(&tmp).unwrap();
+    assert_eq!(fs::read_dir(&profile).unwrap().count(), 0);
+    let held = File::open(&profile).unwrap();
+    flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+    assert_eq!(json(&sandbox, &["gc", "store"], 0)["store"]["leftovers"], 0);
+    assert!(profile.exists(), "somebody switches it now");
+    flock(&held, FlockOperation::Unlock).unwrap();
+    for args in [&["gc", "store", "--dry-run"][..], &["gc", "store"]] {
+        assert!(profile.exists());
+        assert_eq!(json(&sandbox, args, 0)["store"]["leftovers"], 1);
+    }
+    assert!(!profile.exists());
+    sandbox.monofo(["store", "switch", "prod", &new]).exits(0);
+    assert_eq!(json(&sandbox, &["gc", "store"], 0)["store"]["leftovers"], 0);
+}
+
+#[test]
 fn no_profile_goes_back_to_a_generation_that_is_not_whole() {
     type Break = fn(&Sandbox, &str);
     let breaks: [(Break, i32); 4] = [
