@@ -93,7 +93,7 @@ fn stop_on_signal(cancel: &Cancel, grace: Duration, statuses: [(i32, i32); 2]) {
     let cancel = cancel.clone();
     let end = move |signal: i32, why: &str| {
         let status = statuses.iter().find(|(known, _)| *known == signal).map_or(128 + signal, |(_, status)| *status);
-        end_now(status, why);
+        end_now(signal, status, why);
     };
     thread::spawn(move || {
         // A closed terminal or connection is a request to end like any other.
@@ -111,9 +111,10 @@ fn stop_on_signal(cancel: &Cancel, grace: Duration, statuses: [(i32, i32); 2]) {
 }
 
 #[allow(clippy::exit, clippy::print_stderr, reason = "the one place that ends the process without unwinding")]
-fn end_now(status: i32, why: &str) {
+fn end_now(signal: i32, status: i32, why: &str) {
     group::end_all();
     commands::try_pipeline::emergency();
+    commands::end_early(signal, why, status);
     eprintln!("error: interrupted: {why}; what was under way was not published");
     std::process::exit(status);
 }

@@ -144,6 +144,8 @@ struct State {
     verb: Option<Verb>,
     opened: bool,
     summary: Summary,
+    /// Whether the summary was printed, or is now.
+    ended: bool,
 }
 
 impl Report {
@@ -154,7 +156,8 @@ impl Report {
 
     /// Writes elsewhere; for tests.
     pub fn with_streams(mode: Mode, stdout: Box<dyn Write + Send>, stderr: Box<dyn Write + Send>) -> Self {
-        let state = State { stderr, stdout, verb: None, opened: false, summary: Summary::default() };
+        let (verb, summary) = (None, Summary::default());
+        let state = State { stderr, stdout, verb, opened: false, summary, ended: false };
         Report { mode, shared: Arc::new(Shared { state: Mutex::new(state), bar: Mutex::default() }) }
     }
 
@@ -315,7 +318,10 @@ impl Report {
             return status;
         }
         let document = {
-            let state = self.state();
+            let mut state = self.state();
+            if std::mem::replace(&mut state.ended, true) {
+                return status;
+            }
             state.summary.document(state.verb.map(Verb::name), status)
         };
         match self.json(&document) {
@@ -327,6 +333,19 @@ impl Report {
                 status.max(1)
             }
         }
+    }
+
+    /// Prints the summary, when `--json` was given, of a command that is ended before it ends by itself, from another thread.
+    /// Nothing when it has one already, or when that cannot be told: then it is about to print.
+    pub fn end_early(&self, error: &Error, status: u8) {
+        let Some(mut state) = self.shared.state.try_lock().ok().filter(|state| self.mode.json && !state.ended) else {
+            return;
+        };
+        state.ended = true;
+        state.summary.error(error);
+        let document = state.summary.document(state.verb.map(Verb::name), status);
+        // A closed stream leaves nobody to tell.
+        let _ = state.stdout.write_all(format!("{document:#}\n").as_bytes()).and_then(|()| state.stdout.flush());
     }
 
     /// Draws a progress bar for this work while the result lives; only on a terminal and from the second second on.

@@ -18,6 +18,10 @@ mod table;
 mod traces;
 pub mod try_pipeline;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
 use clap::CommandFactory;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -28,7 +32,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::cancel::Cancel;
 use crate::cli::{Cli, Command, HookPhase};
 use crate::env::Env;
-use crate::error::{IoContext, Result};
+use crate::error::{Class, Error, IoContext, Result};
 use crate::report::{Mode, Report, Verbosity};
 
 /// Runs what the command line asks for. Everything is reported, errors included; the result is the exit status.
@@ -41,6 +45,10 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
     let mode = Mode::detect(env, verbosity, cli.output.json);
     show_traces(mode.verbosity);
     let report = Report::new(mode);
+    if !matches!(cli.command, Command::Try(_)) {
+        // A trial prints documents of its own.
+        *current() = Some(report.clone());
+    }
     let commands = Commands { env, cancel, report: &report };
     match cli.command {
         Command::Upload(upload) => commands.upload(upload),
@@ -75,6 +83,25 @@ pub fn run(cli: Cli, env: &Env, cancel: &Cancel) -> u8 {
         }
         Command::Completions { shell } => commands.status(completions(shell)),
     }
+}
+
+/// The report of the command that runs, for who has to end it.
+fn current() -> MutexGuard<'static, Option<Report>> {
+    static CURRENT: Mutex<Option<Report>> = Mutex::new(None);
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Prints the summary of a command that is about to be ended where it is, if one is wanted. Waits no longer than a second for
+/// whoever reads it.
+pub fn end_early(signal: i32, why: &str, status: i32) {
+    let Some(report) = current().take() else { return };
+    let error = Error::new(Class::Interrupted { signal }, format_args!("interrupted: {why}"));
+    let (done, printed) = crossbeam_channel::bounded::<()>(0);
+    thread::spawn(move || {
+        report.end_early(&error, u8::try_from(status).unwrap_or(1));
+        drop(done);
+    });
+    let _ = printed.recv_timeout(Duration::from_secs(1));
 }
 
 /// Prints the summary of a command line that could not be read.

@@ -126,12 +126,15 @@ fn builds_do_not_outlive_a_kill_and_the_next_run_is_not_disturbed_by_them() {
 #[test]
 fn a_second_signal_ends_deaf_builds_at_once() {
     let sandbox = workspace("trap '' TERM INT;");
-    let child = start(&sandbox, &["apply", "--jobs", "2"]);
+    let child = start(&sandbox, &["--json", "apply", "--jobs", "2"]);
     send(&child, Signal::INT);
     std::thread::sleep(Duration::from_millis(300));
     send(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["schema"], &told["ok"]), (&"meta.apply/1".into(), &false.into()), "{told:#}");
+    assert_eq!((&told["error"]["code"], &told["error"]["kind"]), (&130.into(), &"interrupted".into()), "{told:#}");
     assert_gone(&sandbox);
     assert!(entries(&sandbox.work(".meta-cache")).len() <= 1);
 }
