@@ -427,7 +427,8 @@ impl Drop for Staged {
     }
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
+/// Whether bytes are a run of zeros that is long enough to be left out as a hole.
+pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.len() >= 4096
         && bytes.first() == Some(&0)
         && bytes.chunks(256).all(|part| part.iter().fold(0, |a, b| a | b) == 0)

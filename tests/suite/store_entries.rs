@@ -92,6 +92,38 @@ fn what_is_written_over_is_not_stored_although_its_time_is_set_back() {
     assert!(entries(&sandbox.work(".meta-store")).is_empty());
 }
 
+#[test]
+fn holes_take_no_room_in_a_store_nor_out_of_it() {
+    use std::os::unix::fs::FileExt;
+    let sandbox = workspace();
+    let len = 48 << 20;
+    let file = fs::File::create(sandbox.work("out/holes")).unwrap();
+    file.set_len(len).unwrap();
+    for (at, bytes) in [(5, &b"begin"[..]), (20 << 20, b"middle")] {
+        file.write_all_at(bytes, at).unwrap();
+    }
+    let room = |path: PathBuf| {
+        let status = fs::metadata(path).unwrap();
+        assert_eq!(status.len(), len);
+        status.blocks() * 512
+    };
+    if room(sandbox.work("out/holes")) > 1 << 20 {
+        println!("SKIPPED: there are no holes here");
+        return;
+    }
+    let hash = add(&sandbox, "out");
+    assert!(room(stored(&sandbox, &hash, "holes")) <= 1 << 20);
+    for how in ["reflink", "copy"] {
+        sandbox.monofo(["store", "get", &hash, "--target", how, "--link", how]).exits(0);
+        assert!(room(sandbox.work(format!("{how}/holes"))) <= 1 << 20, "{how}");
+        assert_eq!(
+            fs::read(sandbox.work(format!("{how}/holes"))).unwrap(),
+            fs::read(sandbox.work("out/holes")).unwrap()
+        );
+    }
+    json(&sandbox, &["store", "verify"], 0);
+}
+
 fn is_trusted(folder: &std::path::Path) -> bool {
     let run = std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(folder).output().unwrap();
     let known = ["ext2/ext3", "xfs", "btrfs", "f2fs", "bcachefs"];

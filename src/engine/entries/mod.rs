@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`bundle`] | several paths in one entry, for the `cache:` block |
 //! | [`cache`] | an artifact under its key, and back |
+//! | `copying` | a copy of a file, with its holes |
 //! | [`explain`] | why there is no entry |
 //! | [`fetch`] | entries from a remote |
 //! | [`gc`] | what goes, and why the rest stays |
@@ -22,6 +23,7 @@
 
 pub mod bundle;
 pub mod cache;
+mod copying;
 pub mod explain;
 pub mod fetch;
 pub mod gc;

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use super::copying::Copy;
 use super::sharing::Sharing;
 use crate::archive::tree::umask;
 use crate::cancel::Cancel;
@@ -461,9 +462,11 @@ impl Source {
     }
 
     /// Digests what it holds, and copies it.
-    fn digest(&mut self, visited: &Visited<'_>, mut to: Option<&mut File>, cancel: &Cancel) -> Result<Hash> {
+    fn digest(&mut self, visited: &Visited<'_>, to: Option<&mut File>, cancel: &Cancel) -> Result<Hash> {
         let mut buffer = vec![0; 1 << 20];
         let (mut hasher, mut read) = (Hasher::new(), 0);
+        let mut copy = to.map(|file| Copy::new(file, visited.stat));
+        let writing = || format!("cannot write `{}`", Shown(visited.path));
         loop {
             cancel.check()?;
             let n = match self.file.read(&mut buffer) {
@@ -474,10 +477,11 @@ impl Source {
             };
             hasher.update(&buffer[..n]);
             read += n as u64;
-            if let Some(file) = &mut to {
-                file.write_all(&buffer[..n]).or_fail(|| format!("cannot write `{}`", Shown(visited.path)))?;
+            if let Some(copy) = &mut copy {
+                copy.write(&buffer[..n]).or_fail(writing)?;
             }
         }
+        copy.map_or(Ok(()), Copy::finish).or_fail(writing)?;
         self.check(visited, read)?;
         Ok(hasher.finish())
     }
