@@ -198,6 +198,8 @@ fn write_through_a_mapping(path: &Path) -> bool {
 f = open(sys.argv[1], 'r+b')
 m = mmap.mmap(f.fileno(), 0)
 before = os.stat(sys.argv[1])
+# What was read is mapped, and no fault tells of a write to it.
+m[0]
 m[0:1] = b'C'
 m.flush()
 m.close()
