@@ -86,7 +86,9 @@ impl Inodes {
         for entry in inside(root)? {
             let path = entry.path();
             outer.add_only(&path)?;
-            if entry.file_type().or_fail(|| cannot_read(&path))?.is_dir() {
+            // A file system's own, for root alone, where all of it is a cache or store.
+            let is_ours = entry.file_name() != "lost+found";
+            if is_ours && entry.file_type().or_fail(|| cannot_read(&path))?.is_dir() {
                 let below = inside(&path)?.into_iter().filter(|entry| !is_passed(&entry.file_name()));
                 inner.extend(below.map(|entry| entry.path()));
             }
@@ -147,7 +149,14 @@ impl Inodes {
             }
             let (above, path) = match above.filter(|_| path.len() < LONG) {
                 Some(above) => (above, [path.as_slice(), b"/"].concat()),
-                None => (Rc::new(open.fd()?.try_clone_to_owned().map_err(|_| Errno::MFILE)?), Vec::new()),
+                None => (
+                    Rc::new(
+                        open.fd()?
+                            .try_clone_to_owned()
+                            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))?,
+                    ),
+                    Vec::new(),
+                ),
             };
             let pending = |name: Vec<u8>| Pending { above: Some(above.clone()), path: [path.clone(), name].concat() };
             folders.extend(inner.into_iter().map(pending));
