@@ -39,7 +39,7 @@ impl Commands<'_> {
         }
         let mut found = BTreeMap::new();
         for (name, component) in &workspace.components {
-            let folder = workspace.root.join(&component.path);
+            let folder = workspace.folder(component);
             if manifests.starts_with(&folder) {
                 self.report.warning(format_args!(
                     "the sources of `{name}` hold the lock itself, so neither they nor their commit are locked"

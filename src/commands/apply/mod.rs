@@ -208,7 +208,7 @@ impl Commands<'_> {
                 continue;
             }
             let Some(commit) = locked.commit.as_deref().filter(|_| lock.mode == Mode::Reference) else { continue };
-            match head(&keeping.workspace.root.join(&component.path)) {
+            match head(&keeping.workspace.folder(component)) {
                 Ok(Some(here)) if here.starts_with(commit) => {}
                 Ok(Some(here)) => {
                     let text = format!("it is not at the commit that is locked: {here} here, {commit} in the lock");

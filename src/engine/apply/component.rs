@@ -94,7 +94,7 @@ impl Run<'_> {
         let missed = self.why(name)?;
         let Some(command) = &component.build else { return Ok(Status::NeedsBuild(missed)) };
         self.observer.tell(Event::Building(name, &missed, self.request.saying == Saying::Through));
-        let folder = self.request.workspace.root.join(&component.path);
+        let folder = self.request.workspace.folder(component);
         let started = Instant::now();
         let Ran { log, result, left } =
             build(command, &folder, self.request.saying, self.request.held, self.request.cancel)?;
@@ -127,7 +127,7 @@ impl Run<'_> {
         let known = self.request.workspace.components.get(name);
         let component = known.ok_or_else(|| Error::failed("it is not in the manifest"))?;
         let place = outputs(self.request.workspace, name);
-        let folder = self.request.workspace.root.join(&component.path);
+        let folder = self.request.workspace.folder(component);
         if !folder.is_dir() {
             let shown = Shown::path(&component.path);
             return Err(Error::new(

@@ -1,6 +1,7 @@
 //! What goes wrong with components, and what that means for the others.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use super::{apply, assert_statuses, built, of, run, workspace};
 use crate::entries::{document, entries, manifest};
@@ -89,11 +90,23 @@ fn an_edit_during_a_build_is_noticed() {
 
 #[test]
 fn what_cannot_be_one_is_refused_before_anything_is_built() {
-    let cases: [(&str, &str); 5] = [
+    let cases: [(&str, &str); 8] = [
         ("  a: {build: \"touch out\"}\n", "`a` has a `build` and no `outputs`"),
         (
             "  a: {path: x, build: \"true\", outputs: out}\n  b: {path: x/out, build: \"true\", outputs: z}\n",
             "the outputs of `b` (`x/out/z`) lie in those of `a` (`x/out`)",
+        ),
+        (
+            "  a: {path: x, build: \"true\", outputs: out}\n  b: {path: x/out/b}\n",
+            "the folder of `b` (`x/out/b`) lies in the outputs of `a` (`x/out`)",
+        ),
+        (
+            "  a: {path: ., build: \"true\", outputs: components}\n  b: {}\n",
+            "the folder of `b` (`components/b`) lies in the outputs of `a` (`components`)",
+        ),
+        (
+            "  a: {path: x, build: \"true\", outputs: out}\n  b: {path: x/out}\n",
+            "the folder of `b` (`x/out`) lies in the outputs of `a` (`x/out`)",
         ),
         ("  a: {depends_on: [b]}\n", "there is no component `b`"),
         ("  a: {depends_on: [b]}\n  b: {depends_on: [a]}\n", "a"),
@@ -110,6 +123,34 @@ fn what_cannot_be_one_is_refused_before_anything_is_built() {
     assert!(error["error"]["message"].as_str().unwrap().contains("manifests/components.yaml"), "{error:#}");
     assert!(error["error"]["hint"].is_string());
     none.assert_paths("work", &[]);
+}
+
+#[test]
+fn sources_that_a_link_leads_into_outputs_to_are_refused_too() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {build: \"mkdir -p out\", outputs: out}\n  b: {path: alias/b}\n");
+    sandbox.write("components/a/out/b/work", "precious");
+    symlink("components/a/out", sandbox.work("alias")).unwrap();
+    let error = apply(&sandbox, &["--component", "a"], 4);
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("the folder of `b` (`alias/b`) lies in the outputs of `a`"), "{message}");
+}
+
+#[test]
+fn a_hit_does_not_take_a_repository_away_unless_it_is_part_of_the_artifact() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {build: \"mkdir -p out/own/.git; touch out/own/.git/HEAD\", outputs: out}\n");
+    sandbox.write("components/a/src", "");
+    apply(&sandbox, &[], 0);
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local")]);
+    sandbox.write("components/a/out/deep/er/clone/.git/HEAD", "unpushed");
+    let done = apply(&sandbox, &[], 1);
+    let error = &of(&done, "a")["error"];
+    assert_eq!(error["code"], 6, "{error:#}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("holds a git repository") && message.contains("out/deep/er/clone`"), "{message}");
+    assert!(!error["hint"].as_str().unwrap().contains("--target"), "{error:#}");
+    assert!(sandbox.work("components/a/out/deep/er/clone/.git/HEAD").exists(), "it is gone");
 }
 
 #[test]
