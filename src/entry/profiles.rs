@@ -216,14 +216,20 @@ pub fn switch_back(store: &Home, name: &str, to: Option<u64>, cancel: &Cancel) -
             .hint("get them from the remote; the profile stays as it is"));
     }
     let place = folder(store, name).join(directory(wanted.number));
-    let leads_there = |(component, _): &(ComponentName, Hash)| place.join(component.as_str()).exists();
-    if !fs::symlink_metadata(&place).is_ok_and(|status| status.is_dir()) || !wanted.artifacts.iter().all(leads_there) {
+    if !leads_to_all(store, name, &wanted) {
         return Err(Error::damaged(format_args!("`{}` is not what its generation says", Shown::path(&place)))
             .hint("the profile stays as it is: switch it to the artifacts themselves, or to another generation"));
     }
     make_current(&folder(store, name), wanted.number, &Staging::new(store)?)?;
     drop((held, held_entries));
     Ok(wanted)
+}
+
+/// Whether a generation's folder is there and leads to each of its artifacts.
+pub fn leads_to_all(store: &Home, name: &str, generation: &Generation) -> bool {
+    let place = folder(store, name).join(directory(generation.number));
+    let leads_there = |(component, _): &(ComponentName, Hash)| place.join(component.as_str()).exists();
+    fs::symlink_metadata(&place).is_ok_and(|status| status.is_dir()) && generation.artifacts.iter().all(leads_there)
 }
 
 impl Generation {

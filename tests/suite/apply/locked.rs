@@ -1,6 +1,7 @@
 //! `apply --locked`: only what is locked, or nothing.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::Value;
@@ -165,6 +166,39 @@ fn a_release_of_some_components_does_not_switch_the_profile() {
     let generation = json(&sandbox, &["store", "generations", "prod"], 0);
     assert_eq!(generation["generations"][0]["artifacts"].as_array().unwrap().len(), 3);
     assert!(generation["generations"][0]["lock"].is_string());
+}
+
+#[test]
+fn a_release_leads_to_what_was_put_in_place_whatever_became_of_the_store() {
+    let sandbox = workspace();
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    apply(&sandbox, &["--locked", "--env", "prod"], 0);
+    let profile = sandbox.work(".meta-store/profiles/prod");
+    let text = profile.join("current/base/text");
+    let artifact = fs::canonicalize(profile.join("current/base")).unwrap();
+    let writable = |path: &std::path::Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let spoil = || {
+        writable(&text);
+        fs::write(&text, "evil 1\n").unwrap();
+    };
+    type Damage<'a> = &'a dyn Fn();
+    let cases: [(&str, bool, Damage<'_>); 5] = [
+        ("written to, without a profile", true, &|| {
+            spoil();
+            fs::remove_dir_all(&profile).unwrap();
+        }),
+        ("written to", false, &spoil),
+        ("a file is gone", false, &|| fs::remove_file(&text).unwrap()),
+        ("all files are gone", false, &|| fs::remove_dir_all(&artifact).unwrap()),
+        ("the generation leads nowhere", true, &|| fs::remove_file(profile.join("current/base")).unwrap()),
+    ];
+    for (what, switched, damage) in cases {
+        damage();
+        let done = apply(&sandbox, &["--locked", "--env", "prod"], 0);
+        assert_eq!(done["profile"]["switched"], switched, "{what}: {done:#}");
+        assert_eq!(fs::read_to_string(&text).unwrap(), "base 1\n", "{what}");
+        json(&sandbox, &["store", "verify"], 0);
+    }
 }
 
 #[test]
