@@ -20,7 +20,7 @@ use crate::engine::apply::{
     ApplyRequest, Done, ReleaseRequest, Saying, Status, apply, check, nothing_to_release, outputs, plan, release,
 };
 use crate::engine::keys::{Keys, Pinned};
-use crate::error::{Class, Error, IoContext, Result};
+use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, Lock, Mode};
 use crate::remote::Scopes;
@@ -38,16 +38,21 @@ impl Commands<'_> {
     }
 
     fn apply_workspace(&self, asked: &Apply) -> Result<()> {
-        let keeping = self.keeping()?;
+        let nothing = "there is nothing to apply";
+        // Two that build in the same folders would spoil each other's outputs.
+        let (keeping, held) = match asked.dry_run {
+            false => self.held(nothing).map(|(keeping, held)| (keeping, Some(held)))?,
+            true => (self.keeping()?, None),
+        };
         let workspace = &keeping.workspace;
-        let Some(manifests) = &workspace.manifests else { return Err(no_manifest("there is nothing to apply")) };
+        if workspace.manifests.is_none() {
+            return Err(no_manifest(nothing));
+        }
         self.report.section("environment", json!(asked.env));
         self.report.section("dry_run", json!(asked.dry_run));
         let flag = asked.remote.remote.as_deref();
         let (remote, unusable) = required(keeping.remote_for_long(flag, self.cancel)?, &asked.remote)?;
         let lock = if asked.locked { Some(lock_for(workspace, asked.env.as_deref())?) } else { None };
-        // Two that build in the same folders would spoil each other's outputs.
-        let held = if asked.dry_run { None } else { Some(self.hold(manifests)?) };
         let names = match asked.component.as_slice() {
             [] => workspace.components.keys().cloned().collect(),
             named => named.iter().map(|name| keeping.component(name)).collect::<Result<Vec<_>>>()?,
@@ -233,7 +238,6 @@ impl Commands<'_> {
         done: &[Done],
         again: &(dyn Fn(&ComponentName) -> Result<Hash> + Sync),
     ) -> Result<()> {
-        let text = std::fs::read(&lock.path).or_fail(|| format!("cannot read `{}`", Shown::path(&lock.path)))?;
         let known = keeping.known(&keeping.store, &keeping.workspace.root);
         let request = ReleaseRequest {
             known: &known,
@@ -243,7 +247,7 @@ impl Commands<'_> {
             scope: keeping.scopes.write.as_ref().map_or(Scopes::LOCAL, |scope| scope.as_str()),
             not_in: &keeping.not_in_artifacts(),
             profile,
-            lock: Hash::of(&text),
+            lock: lock.digest,
             again,
         };
         let context = Context { cancel: self.cancel.clone(), ..Context::default() };

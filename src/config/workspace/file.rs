@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::config::mistakes::{At, describe};
 use crate::config::yaml::{self, Content, Key, Mistake, Node, Place};
 use crate::error::{Class, Error, Result};
+use crate::hash::Hash;
 use crate::key::ComponentName;
 use crate::text::{Count, Number, Shown};
 
@@ -28,6 +29,8 @@ pub(super) struct Reader {
     /// What messages call the file.
     shown: String,
     text: String,
+    /// The digest of the file.
+    pub(super) digest: Hash,
     mistakes: Vec<Mistake>,
     /// Mistakes that were not kept.
     more: usize,
@@ -37,7 +40,8 @@ impl Reader {
     /// Reads a file, called `shown` in messages, and parses it. Every error is of class `Workspace`.
     pub(super) fn open(path: &Path, shown: &str) -> Result<(Reader, Node)> {
         let bytes = bytes(path, shown)?;
-        let mut reader = Reader { shown: shown.to_owned(), text: String::new(), mistakes: Vec::new(), more: 0 };
+        let digest = Hash::of(&bytes);
+        let mut reader = Reader { shown: shown.to_owned(), text: String::new(), digest, mistakes: Vec::new(), more: 0 };
         let parsed = match String::from_utf8(bytes) {
             Ok(text) => {
                 // Editors on Windows put a mark in front that says nothing.

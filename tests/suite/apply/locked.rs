@@ -256,6 +256,59 @@ fn what_would_stop_a_release_is_told_before_anything_is_built() {
     }
 }
 
+/// Runs a command while the workspace is held by somebody who makes changes before letting go.
+fn behind_another(sandbox: &Sandbox, args: &[&str], change: impl FnOnce() + Send + 'static) {
+    let held = fs::File::open(sandbox.work("manifests")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        change();
+        drop(held);
+    });
+    let ran = run(sandbox, args).exits(0);
+    other.join().unwrap();
+    ran.says("waiting for another `apply`");
+}
+
+#[test]
+fn what_changed_while_it_waited_counts() {
+    let sandbox = Sandbox::new();
+    let write = |version: &str| {
+        manifest(&sandbox, &format!("  a: {{version: {version}, build: \"echo {version} > out\", outputs: out}}\n"));
+    };
+    let edit = |from: &'static str, to: &'static str| {
+        let path = sandbox.work("manifests/components.yaml");
+        move || fs::write(&path, fs::read_to_string(&path).unwrap().replace(from, to)).unwrap()
+    };
+    write("v1");
+    sandbox.write("components/a/src", "");
+    behind_another(&sandbox, &["apply"], edit("v1", "v2"));
+    assert_eq!(fs::read_to_string(sandbox.work("components/a/out")).unwrap(), "v2\n");
+    behind_another(&sandbox, &["lock"], edit("v2", "v3"));
+    assert!(fs::read_to_string(sandbox.work(LOCK)).unwrap().contains("version: \"v3\""));
+    // A folder in the place of the one that was held is held as well.
+    let (manifests, aside) = (sandbox.work("manifests"), sandbox.work("aside"));
+    behind_another(&sandbox, &["lock"], move || {
+        fs::rename(&manifests, &aside).unwrap();
+        fs::create_dir(&manifests).unwrap();
+        let text = fs::read_to_string(aside.join("components.yaml")).unwrap();
+        fs::write(manifests.join("components.yaml"), text.replace("v3", "v4")).unwrap();
+    });
+    assert!(fs::read_to_string(sandbox.work(LOCK)).unwrap().contains("version: \"v4\""));
+}
+
+#[test]
+fn a_generation_names_the_lock_that_was_read() {
+    let sandbox = Sandbox::new();
+    let gone = "rm ../../manifests/components.lock.prod.yaml";
+    manifest(&sandbox, &format!("  a: {{build: \"{gone}; touch out\", outputs: out}}\n"));
+    sandbox.write("components/a/src", "");
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    let lock = fs::read(sandbox.work("manifests/components.lock.prod.yaml")).unwrap();
+    let done = apply(&sandbox, &["--locked", "--env", "prod"], 0);
+    assert_eq!(done["profile"]["generation"]["lock"], crate::entries::sha256(&lock), "{done:#}");
+}
+
 #[test]
 fn whoever_waits_for_another_one_is_told() {
     let sandbox = locked();
