@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::Seek;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::cancel::Cancel;
 use crate::error::{Class, Error, IoContext, Result};
-use crate::group::{Ended, run_whole};
+use crate::group::{Alone, Ended, ourselves, run_whole};
 
 /// Where what a build says goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +28,11 @@ pub(super) struct Ran {
     pub(super) left: bool,
 }
 
-/// Runs a command in a folder, with our environment and nothing to read. It leads a process group that ends with it, or with us;
-/// `held` is let go after that.
+/// Runs a command in a folder, with our environment, nothing to read and no terminal. It leads a session, whose processes end with
+/// it, or with us; `held` is let go after that.
 pub(super) fn build(command: &str, folder: &Path, saying: Saying, held: Option<&File>, cancel: &Cancel) -> Result<Ran> {
-    let mut shell = Command::new("sh");
+    let mut alone = Alone::new("sh", ourselves().as_deref());
+    let shell = &mut alone.command;
     shell.arg("-c").arg(command).current_dir(folder).stdin(Stdio::null());
     let log = match saying {
         Saying::Through => {
@@ -46,7 +47,7 @@ pub(super) fn build(command: &str, folder: &Path, saying: Saying, held: Option<&
             Some(file)
         }
     };
-    let ran = run_whole(&mut shell, held, cancel);
+    let ran = run_whole(&mut alone, held, cancel);
     let left = ran.as_ref().is_ok_and(|(_, left)| *left);
     let result = match ran.map(|(ended, _)| ended) {
         Ok(Ended::Status(0)) => Ok(()),
@@ -62,7 +63,7 @@ pub(super) fn build(command: &str, folder: &Path, saying: Saying, held: Option<&
             stopped => stopped,
         },
     };
-    drop(shell);
+    drop(alone);
     let log = match log {
         Some(mut file) => {
             file.rewind().or_fail(|| "cannot read what a build said")?;

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::{apply, assert_statuses, built, of, run, workspace};
 use crate::entries::{document, entries, manifest};
@@ -341,4 +343,33 @@ fn nothing_that_a_build_says_opens_a_group_of_a_job_or_colours_what_follows() {
         with(&[("a", "", "echo '+++ not ours'; printf '\\\\033[31mred\\\\n'; touch out"), ("b", "", "touch out")]);
     let ran = run(&sandbox, &["apply", "--jobs", "2"]).env("BUILDKITE", "true").env("BUILDKITE_JOB_ID", "1").exits(0);
     assert!(ran.stderr.contains("\n  +++ not ours\n\u{1b}[31mred\u{1b}[0m\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_build_has_no_terminal_to_wait_for() {
+    let script = Path::new("/usr/bin/script");
+    if !script.exists() {
+        eprintln!("SKIPPED: no `script` makes a terminal here");
+        return;
+    }
+    let reads = "if (read answer < /dev/tty) 2> $ERRORS; then echo read > out; else echo none > out; fi";
+    for (jobs, build) in [("1", reads), ("2", reads), ("1", "echo loud >&2; echo none > out")] {
+        let sandbox = with(&[("a", "", build)]);
+        // A background process that writes is stopped then, if the terminal is that of its session.
+        let monofo = env!("CARGO_BIN_EXE_monofo");
+        let line = format!("stty tostop; timeout --foreground 60 {monofo} apply --jobs {jobs}");
+        let ran = Command::new(script)
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(sandbox.work(""))
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", sandbox.path("home"))
+            .env("ERRORS", sandbox.path("errors"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success(), "{build}: {:?}: {said}", ran.status);
+        assert_eq!(fs::read_to_string(sandbox.work("components/a/out")).unwrap(), "none\n", "{said}");
+    }
 }
