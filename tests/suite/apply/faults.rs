@@ -373,3 +373,22 @@ fn a_build_has_no_terminal_to_wait_for() {
         assert_eq!(fs::read_to_string(sandbox.work("components/a/out")).unwrap(), "none\n", "{said}");
     }
 }
+
+#[test]
+fn a_link_in_the_place_of_outputs_is_followed_within_the_workspace_alone() {
+    let build = "mkdir -p v2 && touch v2/made && ln -sfn v2 out";
+    let outside = "ln -sfn $PWD/../../../outside out";
+    let sandbox = with(&[("a", "", build), ("b", "", outside)]);
+    sandbox.write("components/a/.gitignore", "v2\n");
+    sandbox.write("../outside/foreign", "not ours");
+    let done = apply(&sandbox, &[], 1);
+    assert_statuses(&done, &[("a", "built"), ("b", "failed")]);
+    let error = &of(&done, "b")["error"];
+    assert_eq!(error["code"], 6, "{error:#}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("`components/b/out` a link that leads out of the workspace"), "{message}");
+    assert_eq!(entries(&sandbox.work(".meta-cache")).len(), 1);
+    fs::remove_dir_all(sandbox.work("components/a/v2")).unwrap();
+    assert_statuses(&apply(&sandbox, &["--component", "a"], 0), &[("a", "hit local")]);
+    assert!(fs::symlink_metadata(sandbox.work("components/a/out")).unwrap().is_dir());
+}
