@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use self::sources::will_be_source;
 use self::sources::{Hashed, Hashing};
 use crate::cancel::Cancel;
 use crate::entry::StatCache;

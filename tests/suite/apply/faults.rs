@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{apply, assert_statuses, built, of, run, workspace};
+use super::{apply, assert_statuses, built, forget, of, run, workspace};
 use crate::entries::{document, entries, manifest};
 use crate::harness::Sandbox;
 
@@ -160,7 +160,7 @@ fn outputs_that_are_never_replaced_fail_the_component() {
     let sandbox = Sandbox::new();
     manifest(
         &sandbox,
-        "  a: {path: ., build: \"touch manifests/x\", outputs: manifests}\n  b: {build: \"touch out\", outputs: out}\n",
+        "  a: {path: ., exclude: [components], build: \"touch manifests/x\", outputs: manifests}\n  b: {build: \"touch out\", outputs: out}\n",
     );
     sandbox.write("components/b/src", "");
     let done = apply(&sandbox, &[], 1);
@@ -391,4 +391,63 @@ fn a_link_in_the_place_of_outputs_is_followed_within_the_workspace_alone() {
     fs::remove_dir_all(sandbox.work("components/a/v2")).unwrap();
     assert_statuses(&apply(&sandbox, &["--component", "a"], 0), &[("a", "hit local")]);
     assert!(fs::symlink_metadata(sandbox.work("components/a/out")).unwrap().is_dir());
+}
+
+#[test]
+fn outputs_that_would_become_sources_of_another_are_told_before_anything_is_built() {
+    let two = |path: &str, more: &str| {
+        let sandbox = Sandbox::new();
+        let build = |out: &str| {
+            format!("build: \"echo built >> $LOG; mkdir -p {out}; echo {out} > {out}/made\", outputs: {out}")
+        };
+        let lines = format!(
+            "  a: {{path: in/a, {}}}\n  b: {{path: {path}, depends_on: [a], {}{more}}}\n",
+            build("o1"),
+            build("o2")
+        );
+        manifest(&sandbox, &lines);
+        sandbox.write("in/a/src", "");
+        sandbox
+    };
+    for (path, place, below) in [("in/a", "in/a/o1", "o1"), ("in", "in/a/o1", "a/o1")] {
+        let sandbox = two(path, "");
+        for more in [&["--dry-run"][..], &[]] {
+            let error = apply(&sandbox, more, 4);
+            let message = error["error"]["message"].as_str().unwrap();
+            assert!(message.contains(&format!("the outputs of `a` (`{place}`) would be sources of `b`")), "{message}");
+            let hint = error["error"]["hint"].as_str().unwrap();
+            assert!(hint.contains(&format!("`exclude: [\"{below}\"]`")), "{hint}");
+        }
+        assert!(built(&sandbox).is_empty());
+        apply(&sandbox, &["--component", "a"], 0);
+    }
+    let ignored = |text: &str| {
+        let sandbox = two("in", "");
+        sandbox.write("in/.gitignore", text);
+        sandbox
+    };
+    let good = [
+        two("in", ", exclude: [\"a/o1\"]"),
+        two("in", ", exclude: [\"**/o1/**\"]"),
+        ignored("o1/\n"),
+        ignored("/a/o1/*\n"),
+        ignored("*\n!src\n"),
+    ];
+    for sandbox in good {
+        assert_statuses(&apply(&sandbox, &[], 0), &[("a", "built"), ("b", "built")]);
+        forget(&sandbox, &["work/in/a/o1", "work/in/a/o2", "work/in/o2"]);
+        assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local"), ("b", "hit local")]);
+    }
+    // Rules that speak of other files leave none of this out; those in the folder of the outputs' component count as well.
+    for text in ["o1\n!o1\n", "o2\n", "/o1\n"] {
+        apply(&ignored(text), &[], 4);
+    }
+    let sandbox = two("in", "");
+    sandbox.write("in/a/.gitignore", "/o1\n");
+    apply(&sandbox, &[], 0);
+    // What is checked in may well stay as it is.
+    let sandbox = two("in", "");
+    sandbox.write("in/a/o1/made", "o1\n");
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "built"), ("b", "built")]);
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local"), ("b", "hit local")]);
 }
