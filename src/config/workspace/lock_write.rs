@@ -72,7 +72,7 @@ pub fn update_lock(
         |error: Error| error.context(format_args!("`{shown}` stays as it is: it would hold what cannot be read"));
     let (_, written) = Reader::parse(text.clone().into_bytes(), &shown).map_err(unreadable)?;
     if let Some(before) = before {
-        before.is_kept_in(&written)?;
+        before.check_kept(&written)?;
     }
     write(&path, &text)?;
     Ok(Updated { path, components, changes })
@@ -106,7 +106,7 @@ impl Before {
     }
 
     /// Refuses what would not say the same any more to whoever reads it: it stays, or nothing is written.
-    fn is_kept_in(mut self, written: &Node) -> Result<()> {
+    fn check_kept(mut self, written: &Node) -> Result<()> {
         let below = |root: &Node, name: &str| root.field("components").and_then(|all| all.field(name)).cloned();
         let mut pairs: Vec<(Node, Node, &[&str])> = vec![(self.root.clone(), written.clone(), KNOWN.as_slice())];
         for name in self.components.keys() {
