@@ -66,7 +66,12 @@ impl Commands<'_> {
             if keys.order.iter().all(|name| outputs(workspace, name).is_none()) {
                 return Err(nothing_to_release());
             }
-            keeping.store.exists()?;
+            let unwritable = |error: Error| error.context("nothing could be released");
+            if !asked.dry_run {
+                keeping.store.check_writable().map_err(unwritable)?;
+            } else {
+                keeping.store.exists()?;
+            }
         }
         let troubles = match &lock {
             Some(lock) => {
@@ -214,7 +219,7 @@ impl Commands<'_> {
             }
             let Some(commit) = locked.commit.as_deref().filter(|_| lock.mode == Mode::Reference) else { continue };
             match head(&keeping.workspace.folder(component)) {
-                Ok(Some(here)) if here.starts_with(commit) => {}
+                Ok(Some(here)) if here.to_ascii_lowercase().starts_with(&commit.to_ascii_lowercase()) => {}
                 Ok(Some(here)) => {
                     let text = format!("it is not at the commit that is locked: {here} here, {commit} in the lock");
                     troubles.insert(name.clone(), text);

@@ -235,7 +235,8 @@ impl Reader {
 
     /// A tag in front of what is written here that makes more of it than text.
     pub(super) fn tag(&self, written: &Range<usize>) -> Option<&str> {
-        let near = (written.start.saturating_sub(FARTHEST_TAG)..=written.start).find(|at| self.text.is_char_boundary(*at))?;
+        let near =
+            (written.start.saturating_sub(FARTHEST_TAG)..=written.start).find(|at| self.text.is_char_boundary(*at))?;
         let mut before = self.text.get(near..written.start)?;
         loop {
             // The comments between a tag and what it stands for.

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use crate::cancel::Cancel;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::group::{Alone, Ended, ourselves, run_whole};
+use crate::text::Shown;
 
 /// Where what a build says goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +41,10 @@ pub(super) fn build(command: &str, folder: &Path, saying: Saying, held: Option<&
             None
         }
         Saying::Kept => {
-            let doing = || "cannot make a file for what a build says";
-            let file = tempfile::tempfile().or_fail(doing)?;
+            let folder = std::env::temp_dir();
+            let doing = || format!("cannot make a file for what its build says in `{}`", Shown::path(&folder));
+            let hint = "set TMPDIR to a folder that can be written to, or build one at a time: --jobs 1";
+            let file = tempfile::tempfile_in(&folder).or_fail(doing).map_err(|error| error.with_hint(hint))?;
             // Both write at one place in it, so lines stay in their order.
             shell.stdout(file.try_clone().or_fail(doing)?).stderr(file.try_clone().or_fail(doing)?);
             Some(file)

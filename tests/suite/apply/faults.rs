@@ -451,3 +451,23 @@ fn outputs_that_would_become_sources_of_another_are_told_before_anything_is_buil
     assert_statuses(&apply(&sandbox, &[], 0), &[("a", "built"), ("b", "built")]);
     assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local"), ("b", "hit local")]);
 }
+
+#[test]
+fn a_folder_for_temporary_files_that_is_not_there_is_named() {
+    let sandbox = with(&[("a", "", "touch out"), ("b", "", "touch out")]);
+    let nowhere = sandbox.path("nowhere").to_str().unwrap().to_owned();
+    let ran = run(&sandbox, &["apply", "--jobs", "2"]).env("TMPDIR", &nowhere).exits(1);
+    ran.says(&format!("what its build says in `{nowhere}`"))
+        .says("hint: set TMPDIR to a folder that can be written to");
+    run(&sandbox, &["apply", "--jobs", "1"]).env("TMPDIR", &nowhere).exits(0);
+}
+
+#[test]
+fn a_component_that_is_the_workspace_is_named_without_a_dot() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {path: ., exclude: [x], build: \"touch manifests/x\", outputs: manifests}\n");
+    let done = apply(&sandbox, &[], 1);
+    let message = of(&done, "a")["error"]["message"].as_str().unwrap();
+    let place = sandbox.work("manifests").canonicalize().unwrap();
+    assert!(message.starts_with(&format!("`{}` ", place.display())), "{message}");
+}

@@ -146,6 +146,9 @@ fn a_checkout_has_to_be_at_the_commit_that_is_locked() {
     git(&["checkout", "-q", "-B", "work", &one]).unwrap();
     git(&["pack-refs", "--all"]).unwrap();
     apply(&sandbox, &["--locked"], 0);
+    // So are the first digits of a commit, however they are written.
+    sandbox.write(LOCK, lines.join("\n").replace(&one, &one[..12].to_uppercase()));
+    apply(&sandbox, &["--locked"], 0);
     // An export is no checkout: its commit cannot be told, and that is said.
     fs::remove_dir_all(sandbox.work("components/base/.git")).unwrap();
     let done = apply(&sandbox, &["--locked"], 0);
@@ -246,6 +249,16 @@ fn what_would_stop_a_release_is_told_before_anything_is_built() {
         assert_eq!(error["error"]["kind"], "refused");
         assert!(!sandbox.path("log").exists(), "it was built");
     }
+    // Nor could anything be put into it.
+    let sandbox = workspace();
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    apply(&sandbox, &["--locked", "--env", "prod"], 0);
+    fs::remove_dir_all(sandbox.work(".meta-store/tmp")).unwrap();
+    sandbox.write(".meta-store/tmp", "");
+    fs::remove_file(sandbox.path("log")).unwrap();
+    let error = apply(&sandbox, &["--locked", "--env", "prod", "--no-cache"], 1);
+    assert!(error["error"]["message"].as_str().unwrap().contains("nothing could be released"), "{error:#}");
+    assert!(!sandbox.path("log").exists(), "it was built");
     let sandbox = Sandbox::new();
     manifest(&sandbox, "  a: {}\n");
     sandbox.write("components/a/src", "");
