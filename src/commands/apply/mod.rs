@@ -138,7 +138,12 @@ impl Commands<'_> {
 
     /// One build at a time may speak for itself, where nobody wants quiet.
     fn saying(&self, jobs: usize) -> Saying {
-        if jobs == 1 && self.report.mode().verbosity > Verbosity::Quiet { Saying::Through } else { Saying::Kept }
+        match jobs == 1 && self.report.mode().verbosity > Verbosity::Quiet {
+            // No line of it may open or close a group of the log.
+            true if self.in_job() => Saying::Followed,
+            true => Saying::Through,
+            false => Saying::Kept,
+        }
     }
 
     /// All keys; what was read for them is remembered, unless nothing is to change.

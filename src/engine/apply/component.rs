@@ -93,11 +93,12 @@ impl Run<'_> {
         }
         let missed = self.why(name)?;
         let Some(command) = &component.build else { return Ok(Status::NeedsBuild(missed)) };
-        self.observer.tell(Event::Building(name, &missed, self.request.saying == Saying::Through));
+        self.observer.tell(Event::Building(name, &missed, self.request.saying != Saying::Kept));
         let folder = self.request.workspace.folder(component);
+        let follow = |said: &mut dyn std::io::Read| self.observer.tell(Event::Says(said));
         let started = Instant::now();
         let Ran { log, result, left } =
-            build(command, &folder, self.request.saying, self.request.held, self.request.cancel)?;
+            build(command, &folder, self.request.saying, &follow, self.request.held, self.request.cancel)?;
         let took = started.elapsed();
         // What it made has to be what the next run may replace.
         let result = result.and_then(|()| self.is_made(&place, &folder)).and_then(|()| self.target(&place).map(drop));

@@ -6,6 +6,7 @@
 //! | `schedule` | who comes when |
 //! | `component` | one component: looked for, built, stored |
 //! | `build` | one build's processes |
+//! | `said` | what a build says, while it says it |
 //! | `placed` | whether artifacts still are what was put in place |
 //! | [`release`] | what was applied, as a generation of a profile |
 //!
@@ -16,10 +17,12 @@ mod check;
 mod component;
 mod placed;
 mod release;
+mod said;
 mod schedule;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -86,7 +89,6 @@ pub trait Observer: Sync {
 }
 
 /// Something that happened to a component.
-#[derive(Debug)]
 pub enum Event<'a> {
     /// Its entry was looked for; what to say of that beside the result.
     Looked(&'a Looked),
@@ -94,6 +96,8 @@ pub enum Event<'a> {
     RemoteFailed(&'a Failure),
     /// It is not in the cache and will be built. What that says may go straight through.
     Building(&'a ComponentName, &'a Missed, bool),
+    /// What its build says, until that is over.
+    Says(&'a mut dyn Read),
     /// Its build ended, and this is what it said, unless that went through. The error is that it failed.
     Built(&'a ComponentName, Option<File>, Result<Duration, &'a Error>),
     /// What was built was shared.

@@ -471,3 +471,32 @@ fn a_component_that_is_the_workspace_is_named_without_a_dot() {
     let place = sandbox.work("manifests").canonicalize().unwrap();
     assert!(message.starts_with(&format!("`{}` ", place.display())), "{message}");
 }
+
+#[test]
+fn what_one_build_at_a_time_says_in_a_job_keeps_to_its_group() {
+    let says = "echo '+++ not ours'; touch out; printf 'no end of line'";
+    let sandbox = with(&[("a", "", &format!("{says}; exit 3")), ("b", "", says), ("c", "", "touch out")]);
+    let ran = run(&sandbox, &["apply", "--jobs", "1"]).env("BUILDKITE", "true").env("BUILDKITE_JOB_ID", "1").exits(1);
+    let build = |name: &str| format!("--- build {name}\n  +++ not ours\nno end of line\n");
+    let ran = ran.says(&format!("{}^^^ +++\n", build("a"))).says(&format!("{}--- monofo: apply\nbuilt b", build("b")));
+    ran.says("--- build c\n--- monofo: apply\nbuilt c");
+}
+
+#[test]
+fn who_is_left_in_a_session_of_its_own_holds_up_no_job() {
+    let Ok(_) = Command::new("setsid").arg("true").output() else {
+        eprintln!("SKIPPED: no `setsid` to leave a session behind with");
+        return;
+    };
+    let sandbox = with(&[(
+        "a",
+        "",
+        "(setsid sh -c 'echo $$ > pid; exec sleep 300') & echo said; until [ -s pid ]; do sleep 0.01; done; mv pid out",
+    )]);
+    let started = std::time::Instant::now();
+    let ran = run(&sandbox, &["apply", "--jobs", "1"]).env("BUILDKITE", "true").env("BUILDKITE_JOB_ID", "1").exits(0);
+    assert!(started.elapsed().as_secs() < 100, "it was waited for");
+    ran.says("--- build a\nsaid\n");
+    let pid = fs::read_to_string(sandbox.work("components/a/out")).unwrap();
+    assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success(), "it was stopped");
+}
