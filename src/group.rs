@@ -1,7 +1,11 @@
 //! Child processes that lead a process group of their own: run to their end, or stopped with everything that they started.
 //!
 //! The groups of this process are known, so that none outlives it when it is ended without unwinding.
+//!
+//! What must not reach a terminal leads a session of its own, which has none: a reader in the background of ours would be stopped,
+//! and wait for ever. The system has no program for that everywhere, so this one starts itself with [`ALONE`] to become the other.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -11,7 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, setsid, test_kill_process_group};
 
 use crate::cancel::Cancel;
 use crate::error::{IoContext, Result};
@@ -29,7 +34,13 @@ const LINGER: Duration = Duration::from_millis(300);
 const LEFT_GRACE: Duration = Duration::from_secs(2);
 
 /// Reads the number of a group, then waits for the end of its input and kills that group.
-const WATCHER: &str = "read group && { read over || kill -s KILL -- \"-$group\"; }";
+const WATCHER: &str = "read group && { read over || kill -s KILL -- \"-$group\" || kill -s KILL \"$group\"; }";
+
+/// The first argument that makes this program another one, in a session of its own.
+const ALONE: &str = "--in-a-session-of-its-own";
+
+/// This program, whatever lies in its place by now.
+const OURSELVES: &str = "/proc/self/exe";
 
 /// Those of this process.
 static GROUPS: Groups = Groups::new();
@@ -52,9 +63,9 @@ pub fn run(command: &mut Command, cancel: &Cancel) -> Result<Ended> {
 /// The same for a command that nothing may be left of: what is still in its group when it ended is stopped, and whether there was
 /// something is told beside. When this process is killed the group is killed too, and only then `held` is let go, which may be
 /// open for a lock.
-pub fn run_whole(command: &mut Command, held: Option<&File>, cancel: &Cancel) -> Result<(Ended, bool)> {
+pub fn run_whole(command: &mut Alone, held: Option<&File>, cancel: &Cancel) -> Result<(Ended, bool)> {
     let mut watcher = Watcher::start(held).or_fail(|| "cannot start `sh`")?;
-    let child = start(command)?;
+    let child = command.start()?;
     let group = group_of(&child);
     watcher.watch(group);
     let ended = wait(child, cancel)?;
@@ -68,12 +79,63 @@ fn start(command: &mut Command) -> Result<Child> {
     GROUPS.start(|| command.spawn()).or_fail(|| format!("cannot start `{name}`"))
 }
 
+/// A command that is to lead a session without a terminal.
+pub struct Alone {
+    /// The command, for its arguments, its folder and its streams.
+    pub command: Command,
+    name: String,
+    /// Whether it is to be a group's leader from its start: that could not lead a session.
+    grouped: bool,
+}
+
+impl Alone {
+    /// A program by its name. `by` is a binary that begins with [`become_alone`], usually [`ourselves`]; without any, the program
+    /// leads a group in our own session.
+    pub fn new(program: &str, by: Option<&OsStr>) -> Self {
+        let command = match by {
+            Some(by) => {
+                let mut command = Command::new(by);
+                command.args([ALONE, program]);
+                command
+            }
+            None => Command::new(program),
+        };
+        Alone { command, name: program.to_owned(), grouped: by.is_none() }
+    }
+
+    fn start(&mut self) -> Result<Child> {
+        if self.grouped {
+            return start(&mut self.command);
+        }
+        GROUPS.start(|| self.command.spawn()).or_fail(|| format!("cannot start `{}`", self.name))
+    }
+}
+
+/// This program's binary, to be started again.
+pub fn ourselves() -> Option<OsString> {
+    let there = std::fs::symlink_metadata(OURSELVES).is_ok();
+    if there { Some(OURSELVES.into()) } else { std::env::current_exe().ok().map(Into::into) }
+}
+
+/// Becomes another program, in a session of its own, if these arguments ask for it. For the very beginning of `main`. Returns what
+/// could not be started, if it comes to that, and why.
+pub fn become_alone(mut arguments: impl Iterator<Item = OsString>) -> Option<(OsString, io::Error)> {
+    arguments.by_ref().nth(1).filter(|first| first == ALONE)?;
+    let program = arguments.next()?;
+    // What leads a group already stays in its session, which is as good as it gets.
+    let _ = setsid();
+    let error = Command::new(&program).args(arguments).exec();
+    Some((program, error))
+}
+
 /// Stops what is left of a group whose leader ended. Whether there was something.
 fn sweep(group: Pid) -> bool {
     if is_gone_within(group, LINGER) {
         return false;
     }
-    stop(group);
+    // A group that is gone already is what we want.
+    let _ = kill_process_group(group, Signal::TERM);
+    let _ = kill_process_group(group, Signal::CONT);
     if !is_gone_within(group, LEFT_GRACE) {
         // A group that is gone already is what we want.
         let _ = kill_process_group(group, Signal::KILL);
@@ -111,9 +173,16 @@ fn runs(group: Pid) -> bool {
 
 /// Asks a group to end. What is stopped, as a reader of a terminal in the background is, has to go on to do so.
 fn stop(group: Pid) {
-    // A group that is gone already is what we want.
-    let _ = kill_process_group(group, Signal::TERM);
-    let _ = kill_process_group(group, Signal::CONT);
+    send(group, Signal::TERM);
+    send(group, Signal::CONT);
+}
+
+/// Sends a signal to a group whose leader was not waited for. Right after its start it may not lead the group yet.
+fn send(group: Pid, signal: Signal) {
+    if kill_process_group(group, signal) == Err(Errno::SRCH) {
+        // What is gone already is what we want.
+        let _ = kill_process(group, signal);
+    }
 }
 
 /// A process that outlives this one for as long as it takes to kill a group.
@@ -157,12 +226,6 @@ fn wait(mut child: Child, cancel: &Cancel) -> Result<Ended> {
         // Nobody listens any more when the program is on its way out.
         let _ = sender.send(child.wait());
     });
-    let signal = |signal| {
-        if let Some(group) = group {
-            // A group that is gone already is what we want.
-            let _ = kill_process_group(group, signal);
-        }
-    };
     let mut stopped: Option<Instant> = None;
     let mut killed = false;
     loop {
@@ -173,7 +236,10 @@ fn wait(mut child: Child, cancel: &Cancel) -> Result<Ended> {
             }
             Ok(_) => {
                 // What ignored SIGTERM and outlived its parent must not outlive the run.
-                signal(Signal::KILL);
+                if let Some(group) = group {
+                    // A group that is gone already is what we want.
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
                 GROUPS.ended(group);
                 return Ok(Ended::Stopped);
             }
@@ -186,7 +252,7 @@ fn wait(mut child: Child, cancel: &Cancel) -> Result<Ended> {
                 stopped = Some(Instant::now());
             }
             Some(since) if !killed && since.elapsed() > GRACE => {
-                signal(Signal::KILL);
+                group.into_iter().for_each(|group| send(group, Signal::KILL));
                 killed = true;
             }
             _ => {}
@@ -235,10 +301,7 @@ impl Groups {
     fn end(&self) {
         let mut state = self.state();
         state.over = true;
-        for group in state.running.drain(..) {
-            // A group that is gone already is what we want.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        state.running.drain(..).for_each(|group| send(group, Signal::KILL));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -281,7 +344,9 @@ mod tests {
     #[test]
     fn what_is_left_behind_is_stopped_and_told() {
         let whole = |script: &str| {
-            run_whole(Command::new("sh").args(["-c", script]).stdout(Stdio::null()), None, &Cancel::new()).unwrap()
+            let mut shell = Alone::new("sh", None);
+            shell.command.args(["-c", script]).stdout(Stdio::null());
+            run_whole(&mut shell, None, &Cancel::new()).unwrap()
         };
         let folder = tempfile::tempdir().unwrap();
         let pid = folder.path().join("pid");

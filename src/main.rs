@@ -16,6 +16,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
+    if let Some((program, error)) = group::become_alone(std::env::args_os()) {
+        return not_started(&program, &error);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(wrong) => return usage(&wrong),
@@ -27,6 +30,13 @@ fn main() -> ExitCode {
     let statuses = [SIGINT, SIGTERM].map(|signal| (signal, commands::status_when_stopped(&cli.command, &env, signal)));
     stop_on_signal(&cancel, grace, statuses);
     ExitCode::from(commands::run(cli, &env, &cancel))
+}
+
+/// What a shell says, and its status, when there is no such program.
+#[allow(clippy::print_stderr, reason = "this process was to be another program, and has no report")]
+fn not_started(program: &std::ffi::OsStr, error: &std::io::Error) -> ExitCode {
+    eprintln!("error: cannot start `{}`: {error}", Shown(program.as_encoded_bytes()));
+    ExitCode::from(127)
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for. Returns the status to exit with. Whoever

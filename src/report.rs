@@ -384,6 +384,15 @@ impl Report {
         });
     }
 
+    /// The same without a heading, of what is being said now. Nobody else prints anything from its first byte to its end.
+    pub fn follow(&self, said: &mut dyn Read) {
+        let (mut first, style) = ([0], self.mode.style);
+        // Who says nothing has nothing shown; what cannot be read any more is over.
+        if said.read(&mut first).is_ok_and(|read| read > 0) {
+            self.write(&mut |stderr| line::passage(&mut first.chain(&mut *said), stderr, style == Style::Job));
+        }
+    }
+
     fn headed(&self, open: bool, text: impl Display) -> String {
         let text = clean(&text.to_string());
         match (self.mode.style, open) {

@@ -254,7 +254,7 @@ pub struct StoreSwitch {
     #[arg(long, value_name = "N")]
     pub to: Option<u64>,
 
-    /// The generation before the current one
+    /// The generation that was current before the current one was made
     #[arg(long)]
     pub back: bool,
 }

@@ -3,7 +3,9 @@
 //! Nothing is followed. `.gitignore` files can be honoured as git does it, but only those inside the folder: rules from
 //! above, of the user or of the repository differ between machines.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -264,6 +266,26 @@ impl<V> Walker<'_, V> {
         let base = if job.path.is_empty() { 0 } else { job.path.len() + 1 };
         Ok(Some(Arc::new(Rules { own, base, above: job.rules.clone() })))
     }
+}
+
+/// Whether `.gitignore` files inside a folder will leave out what is made at a path below it. What cannot be read rules nothing
+/// out: whoever walks there tells.
+pub fn will_be_ignored(root: &Path, path: &[u8]) -> bool {
+    let (mut rules, mut base): (Option<Arc<Rules>>, _) = (None, 0);
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    for end in slashes.chain([path.len()]) {
+        let folder = root.join(OsStr::from_bytes(&path[..base]));
+        let file = folder.join(".gitignore");
+        let is_file = std::fs::symlink_metadata(&file).is_ok_and(|status| status.is_file());
+        if is_file && let Ok(text) = std::fs::read(&file) {
+            rules = Some(Arc::new(Rules { own: gitignore::Rules::read(&text), base, above: rules.take() }));
+        }
+        if rules.as_ref().is_some_and(|rules| rules.excludes(&path[..end], end < path.len())) {
+            return true;
+        }
+        base = end + 1;
+    }
+    false
 }
 
 /// The rules of one `.gitignore`, and those of the folders above.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
 
 use serde_json::json;
 
 use super::Commands;
 use crate::cli::apply::Lock;
+use crate::config::entries::Keeping;
 use crate::config::workspace::{Sources, Updated, head, update_lock};
 use crate::entry::hold_folder;
 use crate::error::{Class, Error, Result};
@@ -19,17 +19,24 @@ impl Commands<'_> {
         self.answers("meta.lock/1", |_| self.update_lock(asked.env.as_deref()))
     }
 
-    /// Holds a workspace by the folder of its manifests.
-    pub(super) fn hold(&self, manifests: &Path) -> Result<File> {
+    /// The workspace, held by the folder of its manifests: nobody else builds or locks in it until the file is dropped. `why` is
+    /// for one without a manifest.
+    pub(super) fn held(&self, why: &str) -> Result<(Keeping, File)> {
         let waiting = || self.report.note("waiting for another `apply` or `lock` in this workspace");
-        hold_folder(manifests, &waiting, self.cancel)
+        loop {
+            let Some(manifests) = self.keeping()?.workspace.manifests else { return Err(no_manifest(why)) };
+            let held = hold_folder(&manifests, &waiting, self.cancel)?;
+            // Who waits may do so while it is edited.
+            let keeping = self.keeping()?;
+            if keeping.workspace.manifests.as_ref() == Some(&manifests) {
+                return Ok((keeping, held));
+            }
+        }
     }
 
     fn update_lock(&self, environment: Option<&str>) -> Result<()> {
-        let keeping = self.keeping()?;
+        let (keeping, held) = self.held("there is nothing to lock")?;
         let workspace = &keeping.workspace;
-        let Some(manifests) = &workspace.manifests else { return Err(no_manifest("there is nothing to lock")) };
-        let held = self.hold(manifests)?;
         let names: Vec<ComponentName> = workspace.components.keys().cloned().collect();
         let known = keeping.known_digests()?;
         let mut keys = keeping.keys(&names, &BTreeMap::new(), &known, self.cancel)?;
@@ -39,8 +46,8 @@ impl Commands<'_> {
         }
         let mut found = BTreeMap::new();
         for (name, component) in &workspace.components {
-            let folder = workspace.root.join(&component.path);
-            if manifests.starts_with(&folder) {
+            let folder = workspace.folder(component);
+            if workspace.manifests.as_ref().is_some_and(|manifests| manifests.starts_with(&folder)) {
                 self.report.warning(format_args!(
                     "the sources of `{name}` hold the lock itself, so neither they nor their commit are locked"
                 ));

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::plain;
+use super::{Staging, plain};
 use crate::error::{Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::text::Shown;
@@ -65,6 +65,17 @@ impl Home {
     /// Its folder.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Refuses what could not be written to, for want of rights perhaps. What is not there yet is not made.
+    pub fn check_writable(&self) -> Result<()> {
+        if self.exists()? {
+            return Staging::new(self).map(drop);
+        }
+        let root = std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone());
+        let Some(there) = root.ancestors().skip(1).find(|above| above.exists()) else { return Ok(()) };
+        rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .or_fail(|| format!("cannot make a folder in `{}`", Shown::path(there)))
     }
 
     /// Whether it is there. A folder that holds something else is an error of class `Refused`.

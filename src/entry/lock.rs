@@ -63,12 +63,19 @@ pub(super) fn wait_lock(file: &File, hold: Hold, path: &Path, most: Duration, ca
 /// Holds a folder against others who want to do so, until the result is dropped. Calls `waiting` when one of them has it; class
 /// `Locked` when they do not let go within [`LOCK_WAIT`].
 pub fn hold_folder(folder: &Path, waiting: &dyn Fn(), cancel: &Cancel) -> Result<File> {
-    let held = File::open(folder).or_fail(|| format!("cannot open `{}`", Shown::path(folder)))?;
-    if !try_lock(&held, Hold::Exclusive)? {
-        waiting();
-        wait_lock(&held, Hold::Exclusive, folder, LOCK_WAIT, cancel)?;
+    let doing = || format!("cannot open `{}`", Shown::path(folder));
+    loop {
+        let held = File::open(folder).or_fail(doing)?;
+        if !try_lock(&held, Hold::Exclusive)? {
+            waiting();
+            wait_lock(&held, Hold::Exclusive, folder, LOCK_WAIT, cancel)?;
+        }
+        // It may be another one by now, as after a switch to another branch.
+        let (open, there) = (held.metadata().or_fail(doing)?, std::fs::metadata(folder).or_fail(doing)?);
+        if (open.dev(), open.ino()) == (there.dev(), there.ino()) {
+            return Ok(held);
+        }
     }
-    Ok(held)
 }
 
 /// Whether somebody holds a lock on what is open.

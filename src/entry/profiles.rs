@@ -46,6 +46,8 @@ pub struct Generation {
     pub created_at: String,
     /// The digest of the lock file that it was made from, if it was.
     pub lock: Option<Hash>,
+    /// The generation that was current when it was made, which going back leads to; 0 for none.
+    pub before: u64,
     /// Its artifacts, by component.
     pub artifacts: Vec<(ComponentName, Hash)>,
 }
@@ -121,12 +123,19 @@ fn read(path: &Path, number: u64) -> Result<Generation> {
             Value::Null => None,
             lock => Some(Hash::parse(lock.as_str()?)?),
         };
+        let before = match value.get("before") {
+            Some(Value::Null) => 0,
+            Some(before) => before.as_u64().filter(|before| *before < number)?,
+            // An earlier version did not write it.
+            None => number.saturating_sub(1),
+        };
         let artifact = |value: &Value| {
             let name = ComponentName::new(value.get("component")?.as_str()?).ok()?;
             Some((name, Hash::parse(value.get("hash")?.as_str()?)?))
         };
         let artifacts = value.get("artifacts")?.as_array()?.iter().map(artifact).collect::<Option<_>>()?;
-        Some(Generation { number, created_at: value.get("created_at")?.as_str()?.to_owned(), lock, artifacts })
+        let created_at = value.get("created_at")?.as_str()?.to_owned();
+        Some(Generation { number, created_at, lock, before, artifacts })
     };
     fields().ok_or_else(damaged)
 }
@@ -192,7 +201,9 @@ pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, can
         symlink(to, ready.join(component.as_str())).or_fail(doing)?;
     }
     sync_dir(&ready)?;
-    let generation = Generation { number, created_at: now_text(), lock, artifacts };
+    // What is no link of ours leads nowhere, and is about to be replaced.
+    let before = current(store, name).ok().flatten().filter(|before| *before < number).unwrap_or(0);
+    let generation = Generation { number, created_at: now_text(), lock, before, artifacts };
     let place = folder.join(directory(number));
     if fs::symlink_metadata(&place).is_ok() {
         // What a crash left: nothing names it.
@@ -211,7 +222,7 @@ pub fn switch(store: &Home, name: &str, hashes: &[Hash], lock: Option<Hash>, can
     Ok(generation)
 }
 
-/// Makes an earlier generation the current one: that with this number, or the one before.
+/// Makes an earlier generation the current one: that with this number, or the one that was current before.
 pub fn switch_back(store: &Home, name: &str, to: Option<u64>, cancel: &Cancel) -> Result<Generation> {
     let held = hold(store, name, cancel)?;
     let known = generations(store, name)?;
@@ -221,9 +232,14 @@ pub fn switch_back(store: &Home, name: &str, to: Option<u64>, cancel: &Cancel) -
             .into_iter()
             .find(|generation| generation.number == number)
             .ok_or_else(|| Error::new(Class::NotThere, format_args!("profile `{name}` has no generation {number}"))),
-        None => known.into_iter().rfind(|generation| now.is_some_and(|now| generation.number < now)).ok_or_else(|| {
-            Error::new(Class::NotThere, format_args!("profile `{name}` has no generation before the current one"))
-        }),
+        None => {
+            // The one before may have been removed by hand, and the current one as well.
+            let of = now.and_then(|now| Some(known.iter().find(|known| known.number == now)?.before));
+            let most = of.or_else(|| now?.checked_sub(1)).unwrap_or(0);
+            known.into_iter().rfind(|generation| generation.number <= most).ok_or_else(|| {
+                Error::new(Class::NotThere, format_args!("profile `{name}` has no generation before the current one"))
+            })
+        }
     };
     let wanted = wanted.map_err(|error| error.hint(format_args!("see `monofo store generations {name}`")))?;
     // Held until the link is durable: gc leaves alone what is being read.
@@ -239,14 +255,20 @@ pub fn switch_back(store: &Home, name: &str, to: Option<u64>, cancel: &Cancel) -
             .hint("get them from the remote; the profile stays as it is"));
     }
     let place = folder(store, name).join(directory(wanted.number));
-    let leads_there = |(component, _): &(ComponentName, Hash)| place.join(component.as_str()).exists();
-    if !fs::symlink_metadata(&place).is_ok_and(|status| status.is_dir()) || !wanted.artifacts.iter().all(leads_there) {
+    if !leads_to_all(store, name, &wanted) {
         return Err(Error::damaged(format_args!("`{}` is not what its generation says", Shown::path(&place)))
             .hint("the profile stays as it is: switch it to the artifacts themselves, or to another generation"));
     }
     make_current(&folder(store, name), wanted.number, &Staging::new(store)?)?;
     drop((held, held_entries));
     Ok(wanted)
+}
+
+/// Whether a generation's folder is there and leads to each of its artifacts.
+pub fn leads_to_all(store: &Home, name: &str, generation: &Generation) -> bool {
+    let place = folder(store, name).join(directory(generation.number));
+    let leads_there = |(component, _): &(ComponentName, Hash)| place.join(component.as_str()).exists();
+    fs::symlink_metadata(&place).is_ok_and(|status| status.is_dir()) && generation.artifacts.iter().all(leads_there)
 }
 
 impl Generation {
@@ -258,6 +280,7 @@ impl Generation {
             "number": self.number,
             "created_at": self.created_at,
             "lock": self.lock.map(|lock| lock.to_string()),
+            "before": (self.before > 0).then_some(self.before),
             "artifacts": self.artifacts.iter().map(artifact).collect::<Vec<_>>(),
         })
     }

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Mode;
 use crate::error::{Error, Result};
@@ -105,6 +105,14 @@ pub struct Workspace {
     pub mode: Mode,
     /// The components, by name; none without a manifest.
     pub components: BTreeMap<ComponentName, Component>,
+}
+
+impl Workspace {
+    /// The folder of a component.
+    pub fn folder(&self, component: &Component) -> PathBuf {
+        // A `.` would stay in what is shown of all that lies below.
+        if component.path == Path::new(".") { self.root.clone() } else { self.root.join(&component.path) }
+    }
 }
 
 #[cfg(test)]

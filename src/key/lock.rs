@@ -23,6 +23,8 @@ pub enum Mode {
 pub struct Lock {
     /// The file that it was read from.
     pub path: PathBuf,
+    /// The digest of that file as it was read.
+    pub digest: Hash,
     /// When it was made, as written.
     pub generated_at: Option<String>,
     /// Where sources come from.

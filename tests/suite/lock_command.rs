@@ -165,3 +165,45 @@ fn a_component_that_holds_the_lock_is_locked_without_its_sources() {
     sandbox.monofo(["lock", "--env", "prod"]).exits(0).says("is up to date");
     sandbox.monofo(["apply", "--locked", "--env", "prod"]).exits(0);
 }
+
+/// A lock with a field at its top, brought up to date after a change.
+fn with_field(field: &str, status: i32) -> (String, String) {
+    let sandbox = workspace();
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    let before = text(&sandbox).replace("components:", &format!("{field}\ncomponents:"));
+    sandbox.write(PROD, &before);
+    sandbox.write("components/b/x", "changed");
+    let ran = sandbox.monofo(["lock", "--env", "prod"]).exits(status);
+    if status == 0 {
+        sandbox.monofo(["lock", "--env", "prod"]).exits(0).says("up to date");
+    } else {
+        assert_eq!(text(&sandbox), before, "{field}");
+    }
+    (text(&sandbox), ran.stderr)
+}
+
+#[test]
+fn fields_that_it_does_not_know_say_the_same_afterwards() {
+    for (field, written) in [
+        ("x: \"\\x7f \\x85 \\u2028 \\u2029 \\ufeff\"", "x: \"\\u007f \\u0085 \\u2028 \\u2029 \\ufeff\"\n"),
+        ("5: five\n\"6\": six\ntrue: {7: seven}", "5: five\n\"6\": six\ntrue:\n  7: seven\n"),
+        ("x: hi !you\ny: # what !now\n  a: [b !c, d]", "x: hi !you\ny:\n  a:\n    - b !c\n    - d\n"),
+        ("x: !!str 1.10", "x: \"1.10\"\n"),
+    ] {
+        let (text, _) = with_field(field, 0);
+        assert!(text.contains(written), "{field}: {text}");
+    }
+    for (field, tag) in [
+        ("x: !foo bar", "!foo"),
+        ("x: !!binary aGVsbG8=", "!!binary"),
+        ("x: !foo # here\n  a: 1", "!foo"),
+        ("x: &anchor !foo |\n  text", "!foo"),
+        ("x: [1, {a: !foo b}]", "!foo"),
+        ("!foo x: 1", "!foo"),
+        ("x: {!!int \"5\": 1}", "!!int"),
+    ] {
+        let (_, said) = with_field(field, 4);
+        let words = format!("manifests/components.lock.prod.yaml:7: `x`: found the tag `{tag}`");
+        assert!(said.contains(&words), "{field}: {said}");
+    }
+}

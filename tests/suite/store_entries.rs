@@ -279,6 +279,41 @@ fn hard_links_share_with_the_store_and_copies_do_not() {
 }
 
 #[test]
+fn going_back_leads_to_what_was_live_before_and_not_to_what_was_rolled_back() {
+    let sandbox = workspace();
+    let hashes: Vec<String> = (1..=3)
+        .map(|number| {
+            sandbox.write("out/data", format!("v{number}"));
+            add(&sandbox, "out")
+        })
+        .collect();
+    let switch = |to: &str, status| sandbox.monofo(["store", "switch", "prod", to]).exits(status);
+    let current = || json(&sandbox, &["store", "generations", "prod"], 0)["current"].as_u64().unwrap();
+    switch(&hashes[0], 0);
+    switch(&hashes[1], 0);
+    switch("--back", 0);
+    switch(&hashes[2], 0);
+    assert_eq!(current(), 3);
+    switch("--back", 0);
+    assert_eq!(current(), 1, "2 had been rolled back");
+    switch("--back", 3);
+    let document = |number: u64| sandbox.work(format!(".meta-store/profiles/prod/gen-{number}.json"));
+    let generations = json(&sandbox, &["store", "generations", "prod"], 0);
+    let before: Vec<_> = generations["generations"].as_array().unwrap().iter().map(|one| &one["before"]).collect();
+    assert_eq!(before, [&serde_json::Value::Null, &serde_json::json!(1), &serde_json::json!(1)]);
+    // What an earlier version wrote does not tell, and what was before may be gone: then the number decides.
+    sandbox.monofo(["store", "switch", "prod", "--to", "3"]).exits(0);
+    let text = fs::read_to_string(document(3)).unwrap();
+    fs::write(document(3), text.replace("\"before\": 1,", "")).unwrap();
+    switch("--back", 0);
+    assert_eq!(current(), 2);
+    fs::remove_file(document(1)).unwrap();
+    switch("--back", 3);
+    fs::write(document(3), text.replace("\"before\": 1,", "\"before\": 3,")).unwrap();
+    switch("--back", 7);
+}
+
+#[test]
 fn profiles_are_switched_and_go_back_and_name_what_is_missing() {
     let sandbox = workspace();
     let first = add(&sandbox, "out");

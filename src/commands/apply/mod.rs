@@ -21,7 +21,7 @@ use crate::engine::apply::{
 };
 use crate::engine::keys::{Keys, Pinned};
 use crate::entry::StatCache;
-use crate::error::{Class, Error, IoContext, Result};
+use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, Lock, Mode};
 use crate::remote::Scopes;
@@ -39,16 +39,21 @@ impl Commands<'_> {
     }
 
     fn apply_workspace(&self, asked: &Apply) -> Result<()> {
-        let keeping = self.keeping()?;
+        let nothing = "there is nothing to apply";
+        // Two that build in the same folders would spoil each other's outputs.
+        let (keeping, held) = match asked.dry_run {
+            false => self.held(nothing).map(|(keeping, held)| (keeping, Some(held)))?,
+            true => (self.keeping()?, None),
+        };
         let workspace = &keeping.workspace;
-        let Some(manifests) = &workspace.manifests else { return Err(no_manifest("there is nothing to apply")) };
+        if workspace.manifests.is_none() {
+            return Err(no_manifest(nothing));
+        }
         self.report.section("environment", json!(asked.env));
         self.report.section("dry_run", json!(asked.dry_run));
         let flag = asked.remote.remote.as_deref();
         let (remote, unusable) = required(keeping.remote_for_long(flag, self.cancel)?, &asked.remote)?;
         let lock = if asked.locked { Some(lock_for(workspace, asked.env.as_deref())?) } else { None };
-        // Two that build in the same folders would spoil each other's outputs.
-        let held = if asked.dry_run { None } else { Some(self.hold(manifests)?) };
         let names = match asked.component.as_slice() {
             [] => workspace.components.keys().cloned().collect(),
             named => named.iter().map(|name| keeping.component(name)).collect::<Result<Vec<_>>>()?,
@@ -62,7 +67,12 @@ impl Commands<'_> {
             if keys.order.iter().all(|name| outputs(workspace, name).is_none()) {
                 return Err(nothing_to_release());
             }
-            keeping.store.exists()?;
+            let unwritable = |error: Error| error.context("nothing could be released");
+            if !asked.dry_run {
+                keeping.store.check_writable().map_err(unwritable)?;
+            } else {
+                keeping.store.exists()?;
+            }
         }
         let troubles = match &lock {
             Some(lock) => {
@@ -129,7 +139,12 @@ impl Commands<'_> {
 
     /// One build at a time may speak for itself, where nobody wants quiet.
     fn saying(&self, jobs: usize) -> Saying {
-        if jobs == 1 && self.report.mode().verbosity > Verbosity::Quiet { Saying::Through } else { Saying::Kept }
+        match jobs == 1 && self.report.mode().verbosity > Verbosity::Quiet {
+            // No line of it may open or close a group of the log.
+            true if self.in_job() => Saying::Followed,
+            true => Saying::Through,
+            false => Saying::Kept,
+        }
     }
 
     /// All keys; what was read for them is remembered, unless nothing is to change.
@@ -209,8 +224,8 @@ impl Commands<'_> {
                 continue;
             }
             let Some(commit) = locked.commit.as_deref().filter(|_| lock.mode == Mode::Reference) else { continue };
-            match head(&keeping.workspace.root.join(&component.path)) {
-                Ok(Some(here)) if here.starts_with(commit) => {}
+            match head(&keeping.workspace.folder(component)) {
+                Ok(Some(here)) if here.to_ascii_lowercase().starts_with(&commit.to_ascii_lowercase()) => {}
                 Ok(Some(here)) => {
                     let text = format!("it is not at the commit that is locked: {here} here, {commit} in the lock");
                     troubles.insert(name.clone(), text);
@@ -234,7 +249,6 @@ impl Commands<'_> {
         done: &[Done],
         again: &(dyn Fn(&ComponentName) -> Result<Hash> + Sync),
     ) -> Result<()> {
-        let text = std::fs::read(&lock.path).or_fail(|| format!("cannot read `{}`", Shown::path(&lock.path)))?;
         let known = StatCache::load(&keeping.store);
         let request = ReleaseRequest {
             known: &known,
@@ -244,7 +258,7 @@ impl Commands<'_> {
             scope: keeping.scopes.write.as_ref().map_or(Scopes::LOCAL, |scope| scope.as_str()),
             not_in: &keeping.not_in_artifacts(),
             profile,
-            lock: Hash::of(&text),
+            lock: lock.digest,
             again,
         };
         let context = Context { cancel: self.cancel.clone(), ..Context::default() };

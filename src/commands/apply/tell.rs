@@ -169,6 +169,7 @@ impl Observer for Tell<'_> {
                     report.heading(false, format_args!("build {name}"));
                 }
             }
+            Event::Says(said) => report.follow(said),
             Event::Built(name, log, result) => self.built(name, log, result),
             Event::Shared(name, hash, shared) => match shared {
                 Shared::Created => report.detail(format_args!("shared {name} {}", hash.short())),

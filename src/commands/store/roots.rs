@@ -8,7 +8,7 @@ use crate::commands::Commands;
 use crate::commands::table::Table;
 use crate::config::workspace::read_lock;
 use crate::entry::{open, pins, profiles};
-use crate::error::{Class, Error, IoContext, Result};
+use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::native_platform;
 use crate::text::{Count, Shown};
@@ -50,8 +50,6 @@ impl Commands<'_> {
             let (hashes, lock) = match &asked.lock {
                 Some(path) => {
                     let lock = read_lock(path)?;
-                    let text =
-                        std::fs::read(path).or_fail(|| format!("cannot read the lock `{}`", Shown::path(path)))?;
                     let platform = native_platform();
                     let of = |artifacts: &[(String, Hash)], wanted: &str| -> Vec<Hash> {
                         artifacts.iter().filter(|(of, _)| of == wanted).map(|(_, hash)| *hash).collect()
@@ -72,7 +70,7 @@ impl Commands<'_> {
                         )
                         .hint("name the artifacts themselves: `monofo store switch PROFILE HASH…`"));
                     }
-                    (hashes, Some(Hash::of(&text)))
+                    (hashes, Some(lock.digest))
                 }
                 None => {
                     let hashes = asked.hashes.iter().map(|text| address(&keeping, text)).collect::<Result<Vec<_>>>()?;

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::config::mistakes::{At, describe};
 use crate::config::yaml::{self, Content, Key, Mistake, Node, Place};
 use crate::error::{Class, Error, Result};
+use crate::hash::Hash;
 use crate::key::ComponentName;
 use crate::text::{Count, Number, Shown};
 
@@ -23,11 +25,16 @@ const MOST_KEPT: usize = 1_000;
 /// Bytes in front of a value that are looked at for its tag.
 const LONGEST_TAG: usize = 100;
 
+/// The same where it matters more that none is missed: comments may stand between.
+const FARTHEST_TAG: usize = 4 << 10;
+
 /// A file while it is read. Readers add what is wrong and go on, so that one run tells all of it.
 pub(super) struct Reader {
     /// What messages call the file.
     shown: String,
     text: String,
+    /// The digest of the file.
+    pub(super) digest: Hash,
     mistakes: Vec<Mistake>,
     /// Mistakes that were not kept.
     more: usize,
@@ -36,8 +43,17 @@ pub(super) struct Reader {
 impl Reader {
     /// Reads a file, called `shown` in messages, and parses it. Every error is of class `Workspace`.
     pub(super) fn open(path: &Path, shown: &str) -> Result<(Reader, Node)> {
-        let bytes = bytes(path, shown)?;
-        let mut reader = Reader { shown: shown.to_owned(), text: String::new(), mistakes: Vec::new(), more: 0 };
+        Self::parse(bytes(path, shown)?, shown)
+    }
+
+    /// Parses what such a file is to hold, or holds.
+    pub(super) fn parse(bytes: Vec<u8>, shown: &str) -> Result<(Reader, Node)> {
+        if bytes.len() as u64 > LARGEST {
+            return Err(Error::new(Class::Workspace, format_args!("`{shown}` is larger than 4 MiB"))
+                .hint("such files hold names and versions: take out what is generated or does not belong there"));
+        }
+        let digest = Hash::of(&bytes);
+        let mut reader = Reader { shown: shown.to_owned(), text: String::new(), digest, mistakes: Vec::new(), more: 0 };
         let parsed = match String::from_utf8(bytes) {
             Ok(text) => {
                 // Editors on Windows put a mark in front that says nothing.
@@ -205,6 +221,42 @@ impl Reader {
         }
     }
 
+    /// The key as it is written, if that is without quotes and on one line.
+    pub(super) fn plain_key(&self, key: &Key) -> Option<&str> {
+        let written = self.text.get(key.written.clone()).filter(|written| !written.is_empty())?;
+        (!written.starts_with(['"', '\'']) && !written.contains('\n')).then_some(written)
+    }
+
+    /// The same for a key: what stands above it belongs to something else.
+    pub(super) fn key_tag(&self, key: &Key) -> Option<&str> {
+        let line = self.text.get(..key.written.start)?.rsplit('\n').next()?;
+        self.tag(&key.written).filter(|tag| line.trim_end().ends_with(tag))
+    }
+
+    /// A tag in front of what is written here that makes more of it than text.
+    pub(super) fn tag(&self, written: &Range<usize>) -> Option<&str> {
+        let near =
+            (written.start.saturating_sub(FARTHEST_TAG)..=written.start).find(|at| self.text.is_char_boundary(*at))?;
+        let mut before = self.text.get(near..written.start)?;
+        loop {
+            // The comments between a tag and what it stands for.
+            before = before.trim_end();
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            let comment = line.match_indices('#').map(|(at, _)| at);
+            let is_comment = |at: &usize| line[..*at].is_empty() || line[..*at].ends_with([' ', '\t']);
+            if let Some(at) = comment.into_iter().find(is_comment) {
+                before = &before[..before.len() - line.len() + at];
+                continue;
+            }
+            let word = before.rsplit(|c: char| c.is_whitespace() || ",[]{}".contains(c)).next().unwrap_or_default();
+            match word.chars().next() {
+                Some('&' | '|' | '>') => before = &before[..before.len() - word.len()],
+                Some('!') => return Some(word).filter(|tag| !matches!(*tag, "!" | "!!str")),
+                _ => return None,
+            }
+        }
+    }
+
     /// What is written for a value without quotes or tag; `None` for every other.
     pub(super) fn plain(&self, node: &Node) -> Option<&str> {
         let written = self.text.get(node.written.clone()).filter(|written| !written.is_empty())?;
@@ -212,7 +264,8 @@ impl Reader {
         // because that would be done for each value.
         let before = self.text.as_bytes()[..node.written.start].trim_ascii_end();
         let before = &before[before.len().saturating_sub(LONGEST_TAG)..];
-        let introduced = before.rsplit(u8::is_ascii_whitespace).next().unwrap_or_default();
+        let introduced =
+            before.rsplit(|byte| byte.is_ascii_whitespace() || b",[]{}".contains(byte)).next().unwrap_or_default();
         let typed = matches!(introduced.first(), Some(b'!' | b'|' | b'>'));
         (!written.starts_with(['"', '\'']) && !typed).then_some(written)
     }
@@ -231,10 +284,6 @@ fn bytes(path: &Path, shown: &str) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|error| unusable("opening", error))?;
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| unusable("reading", error))?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(Error::new(Class::Workspace, format_args!("`{shown}` is larger than 4 MiB"))
-            .hint("such files hold names and versions: take out what is generated or does not belong there"));
-    }
     Ok(bytes)
 }
 

@@ -137,6 +137,7 @@ fn lock(reader: &mut Reader, path: &Path, root: &Node) -> Lock {
     let top = At::top();
     let mut lock = Lock {
         path: path.to_owned(),
+        digest: reader.digest,
         generated_at: None,
         mode: Default::default(),
         environment: None,

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use super::file::Reader;
 use super::lock::{self, LOCK_VERSION, lock_path};
-use crate::config::yaml::{Content, Node};
+use crate::config::mistakes::At;
+use crate::config::yaml::{Content, Key, Node};
 use crate::entry::{now_text, sync_dir};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::hash::Hash;
 use crate::key::{Component, ComponentName, Lock, LockedComponent, Mode, Workspace};
 use crate::text::Shown;
@@ -66,12 +67,21 @@ pub fn update_lock(
     }
     let stale = stale(workspace, old, &new);
     let text = text(workspace, environment, before.as_ref(), &new, &stale);
+    let shown = Shown::path(path.strip_prefix(&workspace.root).unwrap_or(&path)).to_string();
+    let unreadable =
+        |error: Error| error.context(format_args!("`{shown}` stays as it is: it would hold what cannot be read"));
+    let (_, written) = Reader::parse(text.clone().into_bytes(), &shown).map_err(unreadable)?;
+    if let Some(before) = before {
+        before.check_kept(&written)?;
+    }
     write(&path, &text)?;
     Ok(Updated { path, components, changes })
 }
 
 /// A lock file as it is, with what is not known here as text.
 struct Before {
+    reader: Reader,
+    root: Node,
     lock: Lock,
     /// Fields at the top.
     top: Vec<String>,
@@ -82,21 +92,70 @@ struct Before {
 impl Before {
     fn read(path: &Path) -> Result<Before> {
         let (reader, root, lock) = lock::read(path)?;
-        let known = ["lock_version", "generated_at", "mode", "environment", "components"];
         let others = |node: &Node, known: &[&str], indent| -> Vec<String> {
-            let entries = node.entries().iter().filter(|(key, _)| !known.contains(&key.text.as_str()));
-            entries.map(|(key, node)| field(&reader, &key.text, node, indent)).collect()
+            others(node, known).map(|(key, node)| field(&reader, key, node, indent)).collect()
         };
-        let known_below =
-            ["version", "type", "build_target", "repo", "commit", "source", "depends_on", "artifact"].as_slice();
         let of_component = |node: &Node| {
-            let artifact = node.field("artifact").map(|artifact| field(&reader, "artifact", artifact, 4));
-            (others(node, known_below, 4), artifact)
+            let artifact = node.entries().iter().find(|(key, _)| key.text == ARTIFACT);
+            let artifact = artifact.map(|(key, artifact)| field(&reader, key, artifact, 4));
+            (others(node, &KNOWN_BELOW, 4), artifact)
         };
         let components = root.field("components").map(Node::entries).unwrap_or_default();
         let components = components.iter().map(|(key, node)| (key.text.clone(), of_component(node))).collect();
-        Ok(Before { top: others(&root, &known, 0), components, lock })
+        Ok(Before { top: others(&root, &KNOWN, 0), components, lock, reader, root })
     }
+
+    /// Refuses what would not say the same any more to whoever reads it: it stays, or nothing is written.
+    fn check_kept(mut self, written: &Node) -> Result<()> {
+        let below = |root: &Node, name: &str| root.field("components").and_then(|all| all.field(name)).cloned();
+        let mut pairs: Vec<(Node, Node, &[&str])> = vec![(self.root.clone(), written.clone(), KNOWN.as_slice())];
+        for name in self.components.keys() {
+            // What is not in the manifest any more goes.
+            if let (Some(old), Some(new)) = (below(&self.root, name), below(written, name)) {
+                pairs.push((old, new, KNOWN_BELOW.as_slice()));
+            }
+        }
+        for (old, new, known) in pairs {
+            for (key, node) in others(&old, known) {
+                let tag = self.reader.key_tag(key).or_else(|| lost_tag(&self.reader, node)).map(str::to_owned);
+                let problem = match tag {
+                    Some(tag) => format!("found the tag `{}`, which would be lost", Shown(tag.as_bytes())),
+                    None if new.field(&key.text).map(Node::to_json) != Some(node.to_json()) => {
+                        "it would not stay the same".to_owned()
+                    }
+                    None => continue,
+                };
+                let hint = "the file is written anew, and its other fields are kept: write this one in a plainer way, or take it out";
+                self.reader.wrong(&At::top().key(&key.text), key.place, problem, hint);
+            }
+        }
+        self.reader.finish().map(drop)
+    }
+}
+
+/// The fields that this program writes itself, at the top.
+const KNOWN: [&str; 5] = ["lock_version", "generated_at", "mode", "environment", "components"];
+
+/// Artifacts are kept or left out, as they are.
+const ARTIFACT: &str = "artifact";
+
+/// Those in a component.
+const KNOWN_BELOW: [&str; 8] = ["version", "type", "build_target", "repo", "commit", "source", "depends_on", ARTIFACT];
+
+/// The other fields.
+fn others<'n>(node: &'n Node, known: &[&str]) -> impl Iterator<Item = &'n (Key, Node)> {
+    node.entries().iter().filter(move |(key, _)| !known.contains(&key.text.as_str()))
+}
+
+/// A tag of a value, or of anything below it.
+fn lost_tag<'r>(reader: &'r Reader, node: &Node) -> Option<&'r str> {
+    reader.tag(&node.written).or_else(|| match &node.content {
+        Content::List(items) => items.iter().find_map(|item| lost_tag(reader, item)),
+        Content::Map(fields) => {
+            fields.iter().find_map(|(key, node)| reader.key_tag(key).or_else(|| lost_tag(reader, node)))
+        }
+        _ => None,
+    })
 }
 
 /// What a lock says about a component now.
@@ -243,8 +302,10 @@ fn text(
 }
 
 /// A field as it was written, with everything below it.
-fn field(reader: &Reader, key: &str, node: &Node, indent: usize) -> String {
-    let mut text = format!("{:indent$}{}:", "", plain_or_quoted(key));
+fn field(reader: &Reader, key: &Key, node: &Node, indent: usize) -> String {
+    // `5` without quotes is a number to other tools.
+    let key = reader.plain_key(key).map_or_else(|| plain_or_quoted(&key.text), str::to_owned);
+    let mut text = format!("{:indent$}{key}:", "");
     value(reader, node, indent + 2, &mut text);
     text
 }
@@ -254,7 +315,7 @@ fn value(reader: &Reader, node: &Node, indent: usize, text: &mut String) {
         Content::List(items) if !items.is_empty() => {
             for item in items {
                 text.push_str(&format!("\n{:indent$}-", ""));
-                let fields = item.entries().iter().map(|(key, node)| field(reader, &key.text, node, indent + 2));
+                let fields = item.entries().iter().map(|(key, node)| field(reader, key, node, indent + 2));
                 let fields = fields.collect::<Vec<_>>().join("\n");
                 match fields.is_empty() {
                     true => value(reader, item, indent + 2, text),
@@ -266,7 +327,7 @@ fn value(reader: &Reader, node: &Node, indent: usize, text: &mut String) {
         Content::Map(entries) if !entries.is_empty() => {
             for (key, node) in entries {
                 text.push('\n');
-                text.push_str(&field(reader, &key.text, node, indent));
+                text.push_str(&field(reader, key, node, indent));
             }
         }
         content => {
@@ -285,9 +346,18 @@ fn value(reader: &Reader, node: &Node, indent: usize, text: &mut String) {
     }
 }
 
-/// Text in the quotes that YAML shares with JSON.
+/// Text in the quotes that YAML shares with JSON, with the characters escaped that only JSON takes as they are.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut quoted = String::with_capacity(text.len() + 2);
+    for character in serde_json::Value::from(text).to_string().chars() {
+        match character {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                quoted.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            plain => quoted.push(plain),
+        }
+    }
+    quoted
 }
 
 /// A word that nobody takes for something else stands for itself.

@@ -1,19 +1,25 @@
 //! One build: the command of a component, run by `sh` in its folder.
 
 use std::fs::File;
-use std::io::Seek;
+use std::io::{Read, Seek};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::sync::atomic::Ordering;
+use std::thread;
 
+use super::said::pipe;
 use crate::cancel::Cancel;
 use crate::error::{Class, Error, IoContext, Result};
-use crate::group::{Ended, run_whole};
+use crate::group::{Alone, Ended, ourselves, run_whole};
+use crate::text::Shown;
 
 /// Where what a build says goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Saying {
     /// To our standard error while it is said. For one build at a time.
     Through,
+    /// To whoever is told of it while it is said. For one build at a time.
+    Followed,
     /// Into a file without a name, to be shown in one piece.
     Kept,
 }
@@ -28,25 +34,49 @@ pub(super) struct Ran {
     pub(super) left: bool,
 }
 
-/// Runs a command in a folder, with our environment and nothing to read. It leads a process group that ends with it, or with us;
-/// `held` is let go after that.
-pub(super) fn build(command: &str, folder: &Path, saying: Saying, held: Option<&File>, cancel: &Cancel) -> Result<Ran> {
-    let mut shell = Command::new("sh");
+/// Runs a command in a folder, with our environment, nothing to read and no terminal. It leads a session, whose processes end with
+/// it, or with us; `held` is let go after that. `follow` gets what is to be followed.
+pub(super) fn build(
+    command: &str,
+    folder: &Path,
+    saying: Saying,
+    follow: &(dyn Fn(&mut dyn Read) + Sync),
+    held: Option<&File>,
+    cancel: &Cancel,
+) -> Result<Ran> {
+    let mut alone = Alone::new("sh", ourselves().as_deref());
+    let shell = &mut alone.command;
     shell.arg("-c").arg(command).current_dir(folder).stdin(Stdio::null());
-    let log = match saying {
-        Saying::Through => {
-            shell.stdout(std::io::stderr());
-            None
+    let (mut log, mut followed) = (None, None);
+    match saying {
+        Saying::Through => _ = shell.stdout(std::io::stderr()),
+        Saying::Followed => {
+            let doing = || "cannot make a pipe for what its build says";
+            let (writer, said, over) = pipe().or_fail(doing)?;
+            shell.stdout(writer.try_clone().or_fail(doing)?).stderr(writer);
+            followed = Some((said, over));
         }
         Saying::Kept => {
-            let doing = || "cannot make a file for what a build says";
-            let file = tempfile::tempfile().or_fail(doing)?;
+            let folder = std::env::temp_dir();
+            let doing = || format!("cannot make a file for what its build says in `{}`", Shown::path(&folder));
+            let hint = "set TMPDIR to a folder that can be written to, or build one at a time: --jobs 1";
+            let file = tempfile::tempfile_in(&folder).or_fail(doing).map_err(|error| error.with_hint(hint))?;
             // Both write at one place in it, so lines stay in their order.
             shell.stdout(file.try_clone().or_fail(doing)?).stderr(file.try_clone().or_fail(doing)?);
-            Some(file)
+            log = Some(file);
         }
-    };
-    let ran = run_whole(&mut shell, held, cancel);
+    }
+    let ran = thread::scope(|scope| {
+        let over = followed.map(|(mut said, over)| {
+            scope.spawn(move || follow(&mut said));
+            over
+        });
+        let ran = run_whole(&mut alone, held, cancel);
+        // With our own ends of the pipe.
+        drop(alone);
+        over.into_iter().for_each(|over| over.store(true, Ordering::SeqCst));
+        ran
+    });
     let left = ran.as_ref().is_ok_and(|(_, left)| *left);
     let result = match ran.map(|(ended, _)| ended) {
         Ok(Ended::Status(0)) => Ok(()),
@@ -62,7 +92,6 @@ pub(super) fn build(command: &str, folder: &Path, saying: Saying, held: Option<&
             stopped => stopped,
         },
     };
-    drop(shell);
     let log = match log {
         Some(mut file) => {
             file.rewind().or_fail(|| "cannot read what a build said")?;

@@ -93,14 +93,15 @@ impl Run<'_> {
         }
         let missed = self.why(name)?;
         let Some(command) = &component.build else { return Ok(Status::NeedsBuild(missed)) };
-        self.observer.tell(Event::Building(name, &missed, self.request.saying == Saying::Through));
-        let folder = self.request.workspace.root.join(&component.path);
+        self.observer.tell(Event::Building(name, &missed, self.request.saying != Saying::Kept));
+        let folder = self.request.workspace.folder(component);
+        let follow = |said: &mut dyn std::io::Read| self.observer.tell(Event::Says(said));
         let started = Instant::now();
         let Ran { log, result, left } =
-            build(command, &folder, self.request.saying, self.request.held, self.request.cancel)?;
+            build(command, &folder, self.request.saying, &follow, self.request.held, self.request.cancel)?;
         let took = started.elapsed();
         // What it made has to be what the next run may replace.
-        let result = result.and_then(|()| self.is_made(&place)).and_then(|()| self.target(&place).map(drop));
+        let result = result.and_then(|()| self.is_made(&place, &folder)).and_then(|()| self.target(&place).map(drop));
         self.observer.tell(Event::Built(name, log, result.as_ref().map(|()| took)));
         if left {
             let text = "its build ended and left processes behind, which were stopped: let it wait for them";
@@ -127,7 +128,7 @@ impl Run<'_> {
         let known = self.request.workspace.components.get(name);
         let component = known.ok_or_else(|| Error::failed("it is not in the manifest"))?;
         let place = outputs(self.request.workspace, name);
-        let folder = self.request.workspace.root.join(&component.path);
+        let folder = self.request.workspace.folder(component);
         if !folder.is_dir() {
             let shown = Shown::path(&component.path);
             return Err(Error::new(
@@ -201,14 +202,25 @@ impl Run<'_> {
         Ok(found.map_or(Missed::First, |found| Missed::Because(Box::new(found))))
     }
 
-    /// Whether a build made what it was to make.
-    fn is_made(&self, place: &Path) -> Result<()> {
-        match std::fs::metadata(place) {
-            Ok(_) => Ok(()),
+    /// Whether a build made what it was to make: something of its own, and not a link to what others have elsewhere.
+    fn is_made(&self, place: &Path, folder: &Path) -> Result<()> {
+        let root = &self.request.workspace.root;
+        let shown = Shown::path(place.strip_prefix(root).unwrap_or(place)).to_string();
+        match place.canonicalize() {
+            Ok(real) => {
+                let holds = |known: &Path| known.canonicalize().is_ok_and(|known| real.starts_with(known));
+                if holds(root) || holds(folder) {
+                    return Ok(());
+                }
+                let real = Shown::path(&real);
+                Err(Error::refused(format_args!(
+                    "its build made `{shown}` a link that leads out of the workspace, to `{real}`"
+                ))
+                .hint("let the build copy what belongs to it: a hit would put a folder or file there, and no link"))
+            }
             Err(error) => {
                 let is_link = std::fs::symlink_metadata(place).is_ok_and(|there| there.is_symlink());
                 let what = if is_link { "is a link that leads nowhere" } else { "is not there" };
-                let shown = Shown::path(place.strip_prefix(&self.request.workspace.root).unwrap_or(place)).to_string();
                 Err(Error::failed(format_args!("its build ended well, but `{shown}` {what}"))
                     .caused_by(error)
                     .hint("let the build make it, or set `outputs` to what it makes"))

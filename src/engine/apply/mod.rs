@@ -2,27 +2,33 @@
 //!
 //! | part | what it does |
 //! |---|---|
+//! | [`check`] | what is wrong with a workspace before anything begins |
 //! | `schedule` | who comes when |
 //! | `component` | one component: looked for, built, stored |
 //! | `build` | one build's processes |
+//! | `said` | what a build says, while it says it |
 //! | `placed` | whether artifacts still are what was put in place |
 //! | [`release`] | what was applied, as a generation of a profile |
 //!
 //! Nothing here prints: what happens is told to an [`Observer`].
 
 mod build;
+mod check;
 mod component;
 mod placed;
 mod release;
+mod said;
 mod schedule;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use self::build::Saying;
+pub use self::check::check;
 use self::placed::Placed;
 pub use self::release::{ReleaseRequest, Released, nothing_to_release, release};
 use self::schedule::Graph;
@@ -33,11 +39,10 @@ use crate::engine::entries::share::Shared;
 use crate::engine::entries::target::Guards;
 use crate::engine::keys::Keys;
 use crate::entry::{Encoding, Home, Record};
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, Workspace};
 use crate::remote::{Failure, Remote, Scopes};
-use crate::text::Shown;
 
 /// What is to be brought up to date, and how.
 pub struct ApplyRequest<'a> {
@@ -84,7 +89,6 @@ pub trait Observer: Sync {
 }
 
 /// Something that happened to a component.
-#[derive(Debug)]
 pub enum Event<'a> {
     /// Its entry was looked for; what to say of that beside the result.
     Looked(&'a Looked),
@@ -92,6 +96,8 @@ pub enum Event<'a> {
     RemoteFailed(&'a Failure),
     /// It is not in the cache and will be built. What that says may go straight through.
     Building(&'a ComponentName, &'a Missed, bool),
+    /// What its build says, until that is over.
+    Says(&'a mut dyn Read),
     /// Its build ended, and this is what it said, unless that went through. The error is that it failed.
     Built(&'a ComponentName, Option<File>, Result<Duration, &'a Error>),
     /// What was built was shared.
@@ -217,32 +223,5 @@ fn each(
 /// Where a component's artifact lies, if it has one.
 pub fn outputs(workspace: &Workspace, name: &ComponentName) -> Option<PathBuf> {
     let component = workspace.components.get(name)?;
-    Some(workspace.root.join(&component.path).join(component.outputs.as_ref()?))
-}
-
-/// What is wrong with a workspace before anything begins: builds whose artifact has no place, and artifacts in each other.
-pub fn check<'a>(workspace: &Workspace, names: impl IntoIterator<Item = &'a ComponentName>) -> Result<()> {
-    let wrong = |what: String, hint: &str| Err(Error::new(Class::Workspace, what).hint(hint));
-    let mut places: Vec<(PathBuf, &ComponentName)> = Vec::new();
-    for name in names {
-        match (outputs(workspace, name), workspace.components.get(name).and_then(|known| known.build.as_ref())) {
-            (Some(place), _) => places.push((place, name)),
-            (None, Some(_)) => {
-                let hint = "set `outputs` in manifests/components.yaml to what it makes, relative to its folder";
-                return wrong(format!("`{name}` has a `build` and no `outputs`"), hint);
-            }
-            (None, None) => {}
-        }
-    }
-    places.sort();
-    for pair in places.windows(2) {
-        let [(place, one), (other, another)] = pair else { continue };
-        if other.starts_with(place) {
-            let shown = |path: &Path| Shown::path(path.strip_prefix(&workspace.root).unwrap_or(path)).to_string();
-            let what =
-                format!("the outputs of `{another}` (`{}`) lie in those of `{one}` (`{}`)", shown(other), shown(place));
-            return wrong(what, "give each component outputs of its own");
-        }
-    }
-    Ok(())
+    Some(workspace.folder(component).join(component.outputs.as_ref()?))
 }

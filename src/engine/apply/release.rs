@@ -3,10 +3,10 @@
 use super::{Done, Status, outputs};
 use crate::context::Context;
 use crate::engine::entries::pack::Artifact;
-use crate::engine::entries::store::{Added, Stock, add_to};
+use crate::engine::entries::store::{Added, Stock, add_to, has_sound};
 use crate::engine::keys::Keys;
 use crate::entry::profiles::{self, Generation};
-use crate::entry::{Home, Record, StatCache, open};
+use crate::entry::{Home, Record, StatCache};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::{ComponentName, Workspace};
@@ -58,9 +58,9 @@ pub fn release(request: &ReleaseRequest<'_>, done: &[Done], context: &Context) -
             Status::Built(_, record) => record.as_deref(),
             _ => continue,
         };
-        // What is there already needs not be read again: its address says what it is.
+        // What is there is what the profile will lead to, and may have rotted: what was put in place just now replaces it then.
         if let Some(record) = record
-            && open(request.store, &record.address())?.is_some()
+            && has_sound(request.store, &record.address(), context)?
         {
             hashes.push(record.address());
             continue;
@@ -87,7 +87,7 @@ pub fn nothing_to_release() -> Error {
         .hint("set `outputs` of the components in manifests/components.yaml")
 }
 
-/// The current generation, if it is made of these artifacts.
+/// The current generation, if it is made of these artifacts and leads to each.
 fn current(store: &Home, profile: &str, hashes: &[Hash]) -> Result<Option<Generation>> {
     let Some(number) = profiles::current(store, profile)? else { return Ok(None) };
     let known = profiles::generations(store, profile)?;
@@ -98,7 +98,7 @@ fn current(store: &Home, profile: &str, hashes: &[Hash]) -> Result<Option<Genera
         wanted.sort();
         generation.number == number && there == wanted
     };
-    Ok(known.into_iter().find(same))
+    Ok(known.into_iter().find(same).filter(|generation| profiles::leads_to_all(store, profile, generation)))
 }
 
 fn store<'a>(

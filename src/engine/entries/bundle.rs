@@ -283,6 +283,7 @@ impl Ready<'_> {
         if self.kind == RootKind::File {
             return self.target.swap(&self.tree, self.kind, &self.beside);
         }
+        self.target.check_repositories(&self.tree)?;
         // A folder that its owner may not write to cannot be moved by them.
         let mode = owner_may_write(&self.tree)?;
         let is_dir = fs::symlink_metadata(self.target.real()).is_ok_and(|there| there.is_dir());

@@ -13,6 +13,7 @@
 //! | [`lookup`] | an entry of a key, wherever it is: here, then in the remote |
 //! | [`kin`] | entries of the `cache:` block to fall back to |
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
+//! | `repositories` | what somebody works on is not replaced |
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
 //! | [`share`] | entries to a remote, and its records |
 //! | `sharing` | which files a store has already |
@@ -33,6 +34,7 @@ mod leftovers;
 pub mod lookup;
 mod merge;
 pub mod pack;
+mod repositories;
 pub mod restore;
 pub mod share;
 mod sharing;

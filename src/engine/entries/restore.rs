@@ -94,6 +94,7 @@ pub(super) fn place(
     target: &Target,
     beside: super::target::Beside,
 ) -> Result<Vec<String>> {
+    target.check_repositories(tree)?;
     let warning = match output.root {
         RootKind::Dir => target.swap(tree, RootKind::Dir, &beside)?,
         RootKind::File => target.swap(&super::stored::only_file(tree)?, RootKind::File, &beside)?,

@@ -166,6 +166,20 @@ pub(super) fn sound(content: &Path, record: &Record, context: &Context) -> Resul
     if output.root == RootKind::File { check_name(content, output) } else { Ok(()) }
 }
 
+/// Whether a store has an artifact, read again just now. False for one that is damaged, which adding it replaces.
+pub fn has_sound(store: &Home, hash: &Hash, context: &Context) -> Result<bool> {
+    let checked = match open(store, hash) {
+        Ok(Some(opened)) => sound(&opened.content, &opened.record, context),
+        Ok(None) => return Ok(false),
+        Err(error) => Err(error),
+    };
+    match checked {
+        Ok(()) => Ok(true),
+        Err(error) if is_wrong(&error) || error.class() == Class::NotThere => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether an error says that what lies in a store is wrong. What changes while it is read lies where nothing changes.
 pub(super) fn is_wrong(error: &Error) -> bool {
     matches!(error.class(), Class::Damaged | Class::Refused | Class::Changed)

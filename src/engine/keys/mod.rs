@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use self::sources::will_be_source;
 use self::sources::{Hashed, Hashing};
 use crate::cancel::Cancel;
 use crate::entry::StatCache;
@@ -264,7 +265,7 @@ fn read(request: &KeyRequest<'_>, component: &Component, asked: bool) -> Result<
     let mut warnings = Vec::new();
     let mut listings = Vec::new();
     let (mut size, mut newest) = ((0, 0), i64::MIN);
-    let folder = request.workspace.root.join(&component.path);
+    let folder = request.workspace.folder(component);
     let source = match std::fs::metadata(&folder) {
         Ok(there) if !there.is_dir() => {
             let path = crate::text::Shown::path(&component.path).to_string();

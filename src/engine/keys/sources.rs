@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::cancel::Cancel;
-use crate::collect::walk::{IgnoreFiles, NodeKind, Visited, Walk, walk};
+use crate::collect::walk::{IgnoreFiles, NodeKind, Visited, Walk, walk, will_be_ignored};
 use crate::collect::{self, Globs, leads_out};
 use crate::engine::parts::in_parts;
 use crate::entry::StatCache;
@@ -65,6 +65,18 @@ pub(super) fn sources(folder: &Path, component: &Component, hashing: Hashing<'_>
     };
     let met = walk(&plan, |visited| meet(folder, visited, hashing))?;
     Ok(collected(met))
+}
+
+/// Whether a file that is made in a component's folder, at this path below it, will be a source of that component.
+pub fn will_be_source(folder: &Path, component: &Component, path: &Path) -> Result<bool> {
+    let exclude = Globs::new(&[], &component.exclude)?;
+    let outputs = component.outputs.as_ref().map(|outputs| plain(outputs));
+    let left_out = |above: &Path| {
+        let above = plain(above);
+        is_never(&above) || outputs.as_ref() == Some(&above) || exclude.is_excluded(&above)
+    };
+    let mut below = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+    Ok(!below.any(left_out) && !will_be_ignored(folder, &plain(path)))
 }
 
 /// Files that globs name, below a root.

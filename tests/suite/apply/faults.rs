@@ -1,8 +1,11 @@
 //! What goes wrong with components, and what that means for the others.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use super::{apply, assert_statuses, built, of, run, workspace};
+use super::{apply, assert_statuses, built, forget, of, run, workspace};
 use crate::entries::{document, entries, manifest};
 use crate::harness::Sandbox;
 
@@ -89,11 +92,23 @@ fn an_edit_during_a_build_is_noticed() {
 
 #[test]
 fn what_cannot_be_one_is_refused_before_anything_is_built() {
-    let cases: [(&str, &str); 5] = [
+    let cases: [(&str, &str); 8] = [
         ("  a: {build: \"touch out\"}\n", "`a` has a `build` and no `outputs`"),
         (
             "  a: {path: x, build: \"true\", outputs: out}\n  b: {path: x/out, build: \"true\", outputs: z}\n",
             "the outputs of `b` (`x/out/z`) lie in those of `a` (`x/out`)",
+        ),
+        (
+            "  a: {path: x, build: \"true\", outputs: out}\n  b: {path: x/out/b}\n",
+            "the folder of `b` (`x/out/b`) lies in the outputs of `a` (`x/out`)",
+        ),
+        (
+            "  a: {path: ., build: \"true\", outputs: components}\n  b: {}\n",
+            "the folder of `b` (`components/b`) lies in the outputs of `a` (`components`)",
+        ),
+        (
+            "  a: {path: x, build: \"true\", outputs: out}\n  b: {path: x/out}\n",
+            "the folder of `b` (`x/out`) lies in the outputs of `a` (`x/out`)",
         ),
         ("  a: {depends_on: [b]}\n", "there is no component `b`"),
         ("  a: {depends_on: [b]}\n  b: {depends_on: [a]}\n", "a"),
@@ -113,11 +128,39 @@ fn what_cannot_be_one_is_refused_before_anything_is_built() {
 }
 
 #[test]
+fn sources_that_a_link_leads_into_outputs_to_are_refused_too() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {build: \"mkdir -p out\", outputs: out}\n  b: {path: alias/b}\n");
+    sandbox.write("components/a/out/b/work", "precious");
+    symlink("components/a/out", sandbox.work("alias")).unwrap();
+    let error = apply(&sandbox, &["--component", "a"], 4);
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("the folder of `b` (`alias/b`) lies in the outputs of `a`"), "{message}");
+}
+
+#[test]
+fn a_hit_does_not_take_a_repository_away_unless_it_is_part_of_the_artifact() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {build: \"mkdir -p out/own/.git; touch out/own/.git/HEAD\", outputs: out}\n");
+    sandbox.write("components/a/src", "");
+    apply(&sandbox, &[], 0);
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local")]);
+    sandbox.write("components/a/out/deep/er/clone/.git/HEAD", "unpushed");
+    let done = apply(&sandbox, &[], 1);
+    let error = &of(&done, "a")["error"];
+    assert_eq!(error["code"], 6, "{error:#}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("holds a git repository") && message.contains("out/deep/er/clone`"), "{message}");
+    assert!(!error["hint"].as_str().unwrap().contains("--target"), "{error:#}");
+    assert!(sandbox.work("components/a/out/deep/er/clone/.git/HEAD").exists(), "it is gone");
+}
+
+#[test]
 fn outputs_that_are_never_replaced_fail_the_component() {
     let sandbox = Sandbox::new();
     manifest(
         &sandbox,
-        "  a: {path: ., build: \"touch manifests/x\", outputs: manifests}\n  b: {build: \"touch out\", outputs: out}\n",
+        "  a: {path: ., exclude: [components], build: \"touch manifests/x\", outputs: manifests}\n  b: {build: \"touch out\", outputs: out}\n",
     );
     sandbox.write("components/b/src", "");
     let done = apply(&sandbox, &[], 1);
@@ -300,4 +343,160 @@ fn nothing_that_a_build_says_opens_a_group_of_a_job_or_colours_what_follows() {
         with(&[("a", "", "echo '+++ not ours'; printf '\\\\033[31mred\\\\n'; touch out"), ("b", "", "touch out")]);
     let ran = run(&sandbox, &["apply", "--jobs", "2"]).env("BUILDKITE", "true").env("BUILDKITE_JOB_ID", "1").exits(0);
     assert!(ran.stderr.contains("\n  +++ not ours\n\u{1b}[31mred\u{1b}[0m\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_build_has_no_terminal_to_wait_for() {
+    let script = Path::new("/usr/bin/script");
+    if !script.exists() {
+        eprintln!("SKIPPED: no `script` makes a terminal here");
+        return;
+    }
+    let reads = "if (read answer < /dev/tty) 2> $ERRORS; then echo read > out; else echo none > out; fi";
+    for (jobs, build) in [("1", reads), ("2", reads), ("1", "echo loud >&2; echo none > out")] {
+        let sandbox = with(&[("a", "", build)]);
+        // A background process that writes is stopped then, if the terminal is that of its session.
+        let monofo = env!("CARGO_BIN_EXE_monofo");
+        let line = format!("stty tostop; timeout --foreground 60 {monofo} apply --jobs {jobs}");
+        let ran = Command::new(script)
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(sandbox.work(""))
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", sandbox.path("home"))
+            .env("ERRORS", sandbox.path("errors"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success(), "{build}: {:?}: {said}", ran.status);
+        assert_eq!(fs::read_to_string(sandbox.work("components/a/out")).unwrap(), "none\n", "{said}");
+    }
+}
+
+#[test]
+fn a_link_in_the_place_of_outputs_is_followed_within_the_workspace_alone() {
+    let build = "mkdir -p v2 && touch v2/made && ln -sfn v2 out";
+    let outside = "ln -sfn $PWD/../../../outside out";
+    let sandbox = with(&[("a", "", build), ("b", "", outside)]);
+    sandbox.write("components/a/.gitignore", "v2\n");
+    sandbox.write("../outside/foreign", "not ours");
+    let done = apply(&sandbox, &[], 1);
+    assert_statuses(&done, &[("a", "built"), ("b", "failed")]);
+    let error = &of(&done, "b")["error"];
+    assert_eq!(error["code"], 6, "{error:#}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("`components/b/out` a link that leads out of the workspace"), "{message}");
+    assert_eq!(entries(&sandbox.work(".meta-cache")).len(), 1);
+    fs::remove_dir_all(sandbox.work("components/a/v2")).unwrap();
+    assert_statuses(&apply(&sandbox, &["--component", "a"], 0), &[("a", "hit local")]);
+    assert!(fs::symlink_metadata(sandbox.work("components/a/out")).unwrap().is_dir());
+}
+
+#[test]
+fn outputs_that_would_become_sources_of_another_are_told_before_anything_is_built() {
+    let two = |path: &str, more: &str| {
+        let sandbox = Sandbox::new();
+        let build = |out: &str| {
+            format!("build: \"echo built >> $LOG; mkdir -p {out}; echo {out} > {out}/made\", outputs: {out}")
+        };
+        let lines = format!(
+            "  a: {{path: in/a, {}}}\n  b: {{path: {path}, depends_on: [a], {}{more}}}\n",
+            build("o1"),
+            build("o2")
+        );
+        manifest(&sandbox, &lines);
+        sandbox.write("in/a/src", "");
+        sandbox
+    };
+    for (path, place, below) in [("in/a", "in/a/o1", "o1"), ("in", "in/a/o1", "a/o1")] {
+        let sandbox = two(path, "");
+        for more in [&["--dry-run"][..], &[]] {
+            let error = apply(&sandbox, more, 4);
+            let message = error["error"]["message"].as_str().unwrap();
+            assert!(message.contains(&format!("the outputs of `a` (`{place}`) would be sources of `b`")), "{message}");
+            let hint = error["error"]["hint"].as_str().unwrap();
+            assert!(hint.contains(&format!("`exclude: [\"{below}\"]`")), "{hint}");
+        }
+        assert!(built(&sandbox).is_empty());
+        apply(&sandbox, &["--component", "a"], 0);
+    }
+    let ignored = |text: &str| {
+        let sandbox = two("in", "");
+        sandbox.write("in/.gitignore", text);
+        sandbox
+    };
+    let good = [
+        two("in", ", exclude: [\"a/o1\"]"),
+        two("in", ", exclude: [\"**/o1/**\"]"),
+        ignored("o1/\n"),
+        ignored("/a/o1/*\n"),
+        ignored("*\n!src\n"),
+    ];
+    for sandbox in good {
+        assert_statuses(&apply(&sandbox, &[], 0), &[("a", "built"), ("b", "built")]);
+        forget(&sandbox, &["work/in/a/o1", "work/in/a/o2", "work/in/o2"]);
+        assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local"), ("b", "hit local")]);
+    }
+    // Rules that speak of other files leave none of this out; those in the folder of the outputs' component count as well.
+    for text in ["o1\n!o1\n", "o2\n", "/o1\n"] {
+        apply(&ignored(text), &[], 4);
+    }
+    let sandbox = two("in", "");
+    sandbox.write("in/a/.gitignore", "/o1\n");
+    apply(&sandbox, &[], 0);
+    // What is checked in may well stay as it is.
+    let sandbox = two("in", "");
+    sandbox.write("in/a/o1/made", "o1\n");
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "built"), ("b", "built")]);
+    assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local"), ("b", "hit local")]);
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_not_there_is_named() {
+    let sandbox = with(&[("a", "", "touch out"), ("b", "", "touch out")]);
+    let nowhere = sandbox.path("nowhere").to_str().unwrap().to_owned();
+    let ran = run(&sandbox, &["apply", "--jobs", "2"]).env("TMPDIR", &nowhere).exits(1);
+    ran.says(&format!("what its build says in `{nowhere}`"))
+        .says("hint: set TMPDIR to a folder that can be written to");
+    run(&sandbox, &["apply", "--jobs", "1"]).env("TMPDIR", &nowhere).exits(0);
+}
+
+#[test]
+fn a_component_that_is_the_workspace_is_named_without_a_dot() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {path: ., exclude: [x], build: \"touch manifests/x\", outputs: manifests}\n");
+    let done = apply(&sandbox, &[], 1);
+    let message = of(&done, "a")["error"]["message"].as_str().unwrap();
+    let place = sandbox.work("manifests").canonicalize().unwrap();
+    assert!(message.starts_with(&format!("`{}` ", place.display())), "{message}");
+}
+
+#[test]
+fn what_one_build_at_a_time_says_in_a_job_keeps_to_its_group() {
+    let says = "echo '+++ not ours'; touch out; printf 'no end of line'";
+    let sandbox = with(&[("a", "", &format!("{says}; exit 3")), ("b", "", says), ("c", "", "touch out")]);
+    let ran = run(&sandbox, &["apply", "--jobs", "1"]).env("BUILDKITE", "true").env("BUILDKITE_JOB_ID", "1").exits(1);
+    let build = |name: &str| format!("--- build {name}\n  +++ not ours\nno end of line\n");
+    let ran = ran.says(&format!("{}^^^ +++\n", build("a"))).says(&format!("{}--- monofo: apply\nbuilt b", build("b")));
+    ran.says("--- build c\n--- monofo: apply\nbuilt c");
+}
+
+#[test]
+fn who_is_left_in_a_session_of_its_own_holds_up_no_job() {
+    let Ok(_) = Command::new("setsid").arg("true").output() else {
+        eprintln!("SKIPPED: no `setsid` to leave a session behind with");
+        return;
+    };
+    let sandbox = with(&[(
+        "a",
+        "",
+        "(setsid sh -c 'echo $$ > pid; exec sleep 300') & echo said; until [ -s pid ]; do sleep 0.01; done; mv pid out",
+    )]);
+    let started = std::time::Instant::now();
+    let ran = run(&sandbox, &["apply", "--jobs", "1"]).env("BUILDKITE", "true").env("BUILDKITE_JOB_ID", "1").exits(0);
+    assert!(started.elapsed().as_secs() < 100, "it was waited for");
+    ran.says("--- build a\nsaid\n");
+    let pid = fs::read_to_string(sandbox.work("components/a/out")).unwrap();
+    assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success(), "it was stopped");
 }

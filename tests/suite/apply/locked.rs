@@ -1,6 +1,7 @@
 //! `apply --locked`: only what is locked, or nothing.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::Value;
@@ -145,6 +146,9 @@ fn a_checkout_has_to_be_at_the_commit_that_is_locked() {
     git(&["checkout", "-q", "-B", "work", &one]).unwrap();
     git(&["pack-refs", "--all"]).unwrap();
     apply(&sandbox, &["--locked"], 0);
+    // So are the first digits of a commit, however they are written.
+    sandbox.write(LOCK, lines.join("\n").replace(&one, &one[..12].to_uppercase()));
+    apply(&sandbox, &["--locked"], 0);
     // An export is no checkout: its commit cannot be told, and that is said.
     fs::remove_dir_all(sandbox.work("components/base/.git")).unwrap();
     let done = apply(&sandbox, &["--locked"], 0);
@@ -165,6 +169,39 @@ fn a_release_of_some_components_does_not_switch_the_profile() {
     let generation = json(&sandbox, &["store", "generations", "prod"], 0);
     assert_eq!(generation["generations"][0]["artifacts"].as_array().unwrap().len(), 3);
     assert!(generation["generations"][0]["lock"].is_string());
+}
+
+#[test]
+fn a_release_leads_to_what_was_put_in_place_whatever_became_of_the_store() {
+    let sandbox = workspace();
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    apply(&sandbox, &["--locked", "--env", "prod"], 0);
+    let profile = sandbox.work(".meta-store/profiles/prod");
+    let text = profile.join("current/base/text");
+    let artifact = fs::canonicalize(profile.join("current/base")).unwrap();
+    let writable = |path: &std::path::Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let spoil = || {
+        writable(&text);
+        fs::write(&text, "evil 1\n").unwrap();
+    };
+    type Damage<'a> = &'a dyn Fn();
+    let cases: [(&str, bool, Damage<'_>); 5] = [
+        ("written to, without a profile", true, &|| {
+            spoil();
+            fs::remove_dir_all(&profile).unwrap();
+        }),
+        ("written to", false, &spoil),
+        ("a file is gone", false, &|| fs::remove_file(&text).unwrap()),
+        ("all files are gone", false, &|| fs::remove_dir_all(&artifact).unwrap()),
+        ("the generation leads nowhere", true, &|| fs::remove_file(profile.join("current/base")).unwrap()),
+    ];
+    for (what, switched, damage) in cases {
+        damage();
+        let done = apply(&sandbox, &["--locked", "--env", "prod"], 0);
+        assert_eq!(done["profile"]["switched"], switched, "{what}: {done:#}");
+        assert_eq!(fs::read_to_string(&text).unwrap(), "base 1\n", "{what}");
+        json(&sandbox, &["store", "verify"], 0);
+    }
 }
 
 #[test]
@@ -212,6 +249,16 @@ fn what_would_stop_a_release_is_told_before_anything_is_built() {
         assert_eq!(error["error"]["kind"], "refused");
         assert!(!sandbox.path("log").exists(), "it was built");
     }
+    // Nor could anything be put into it.
+    let sandbox = workspace();
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    apply(&sandbox, &["--locked", "--env", "prod"], 0);
+    fs::remove_dir_all(sandbox.work(".meta-store/tmp")).unwrap();
+    sandbox.write(".meta-store/tmp", "");
+    fs::remove_file(sandbox.path("log")).unwrap();
+    let error = apply(&sandbox, &["--locked", "--env", "prod", "--no-cache"], 1);
+    assert!(error["error"]["message"].as_str().unwrap().contains("nothing could be released"), "{error:#}");
+    assert!(!sandbox.path("log").exists(), "it was built");
     let sandbox = Sandbox::new();
     manifest(&sandbox, "  a: {}\n");
     sandbox.write("components/a/src", "");
@@ -220,6 +267,59 @@ fn what_would_stop_a_release_is_told_before_anything_is_built() {
         let error = apply(&sandbox, &[&["--locked", "--env", "q"], more].concat(), 4);
         assert!(error["error"]["message"].as_str().unwrap().contains("there is no artifact to switch to"));
     }
+}
+
+/// Runs a command while the workspace is held by somebody who makes changes before letting go.
+fn behind_another(sandbox: &Sandbox, args: &[&str], change: impl FnOnce() + Send + 'static) {
+    let held = fs::File::open(sandbox.work("manifests")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        change();
+        drop(held);
+    });
+    let ran = run(sandbox, args).exits(0);
+    other.join().unwrap();
+    ran.says("waiting for another `apply`");
+}
+
+#[test]
+fn what_changed_while_it_waited_counts() {
+    let sandbox = Sandbox::new();
+    let write = |version: &str| {
+        manifest(&sandbox, &format!("  a: {{version: {version}, build: \"echo {version} > out\", outputs: out}}\n"));
+    };
+    let edit = |from: &'static str, to: &'static str| {
+        let path = sandbox.work("manifests/components.yaml");
+        move || fs::write(&path, fs::read_to_string(&path).unwrap().replace(from, to)).unwrap()
+    };
+    write("v1");
+    sandbox.write("components/a/src", "");
+    behind_another(&sandbox, &["apply"], edit("v1", "v2"));
+    assert_eq!(fs::read_to_string(sandbox.work("components/a/out")).unwrap(), "v2\n");
+    behind_another(&sandbox, &["lock"], edit("v2", "v3"));
+    assert!(fs::read_to_string(sandbox.work(LOCK)).unwrap().contains("version: \"v3\""));
+    // A folder in the place of the one that was held is held as well.
+    let (manifests, aside) = (sandbox.work("manifests"), sandbox.work("aside"));
+    behind_another(&sandbox, &["lock"], move || {
+        fs::rename(&manifests, &aside).unwrap();
+        fs::create_dir(&manifests).unwrap();
+        let text = fs::read_to_string(aside.join("components.yaml")).unwrap();
+        fs::write(manifests.join("components.yaml"), text.replace("v3", "v4")).unwrap();
+    });
+    assert!(fs::read_to_string(sandbox.work(LOCK)).unwrap().contains("version: \"v4\""));
+}
+
+#[test]
+fn a_generation_names_the_lock_that_was_read() {
+    let sandbox = Sandbox::new();
+    let gone = "rm ../../manifests/components.lock.prod.yaml";
+    manifest(&sandbox, &format!("  a: {{build: \"{gone}; touch out\", outputs: out}}\n"));
+    sandbox.write("components/a/src", "");
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    let lock = fs::read(sandbox.work("manifests/components.lock.prod.yaml")).unwrap();
+    let done = apply(&sandbox, &["--locked", "--env", "prod"], 0);
+    assert_eq!(done["profile"]["generation"]["lock"], crate::entries::sha256(&lock), "{done:#}");
 }
 
 #[test]

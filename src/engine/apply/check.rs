@@ -1,0 +1,111 @@
+//! What is wrong with a workspace before anything begins.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::outputs;
+use crate::engine::keys::will_be_source;
+use crate::error::{Class, Error, Result};
+use crate::key::{Component, ComponentName, Workspace};
+use crate::text::Shown;
+
+/// A name for what will be in outputs: rules may leave out all that is in a folder, and not the folder.
+const SOMETHING: &str = "what is made";
+
+/// Refuses builds whose artifact has no place, artifacts in each other, folders of components in artifacts, whoever's, since what
+/// is put in place takes all away that was there, and artifacts that are about to become sources of another component.
+pub fn check(workspace: &Workspace, names: &[ComponentName]) -> Result<()> {
+    let places = places(workspace, names)?;
+    not_in_each_other(workspace, &places)?;
+    without_folders(workspace, &places)?;
+    no_new_sources(workspace, names, &places)
+}
+
+type Places<'a> = Vec<(PathBuf, &'a ComponentName)>;
+
+/// Where artifacts go, in the order of these places.
+fn places<'a>(workspace: &Workspace, names: &'a [ComponentName]) -> Result<Places<'a>> {
+    let mut places = Vec::new();
+    for name in names {
+        match (outputs(workspace, name), workspace.components.get(name).and_then(|known| known.build.as_ref())) {
+            (Some(place), _) => places.push((place, name)),
+            (None, Some(_)) => {
+                let hint = "set `outputs` in manifests/components.yaml to what it makes, relative to its folder";
+                return Err(wrong(format_args!("`{name}` has a `build` and no `outputs`"), hint));
+            }
+            (None, None) => {}
+        }
+    }
+    places.sort();
+    Ok(places)
+}
+
+fn not_in_each_other(workspace: &Workspace, places: &Places<'_>) -> Result<()> {
+    for pair in places.windows(2) {
+        let [(place, one), (other, another)] = pair else { continue };
+        if other.starts_with(place) {
+            let (other, place) = (shown(workspace, other), shown(workspace, place));
+            let what = format_args!("the outputs of `{another}` (`{other}`) lie in those of `{one}` (`{place}`)");
+            return Err(wrong(what, "give each component outputs of its own"));
+        }
+    }
+    Ok(())
+}
+
+fn without_folders(workspace: &Workspace, places: &Places<'_>) -> Result<()> {
+    // Also by the way that links take. A link in an artifact's place is replaced itself, so that is where it is.
+    let real = |place: &Path| Some(place.parent()?.canonicalize().ok()?.join(place.file_name()?));
+    let both = |(place, name): &(PathBuf, &'_ ComponentName)| {
+        [Some(place.clone()), real(place)].map(|at| Some((at?, (*name).clone())))
+    };
+    let places: BTreeMap<PathBuf, ComponentName> = places.iter().flat_map(both).flatten().collect();
+    for (name, component) in &workspace.components {
+        let folder = workspace.folder(component);
+        let real = folder.canonicalize().ok();
+        let mut above = folder.ancestors().chain(real.iter().flat_map(|real| real.ancestors()));
+        if let Some((place, one)) = above.find_map(|above| places.get_key_value(above)) {
+            let (folder, place) = (shown(workspace, &folder), shown(workspace, place));
+            let what = format_args!(
+                "the folder of `{name}` (`{folder}`) lies in the outputs of `{one}` (`{place}`), which are replaced as a whole"
+            );
+            return Err(wrong(what, "let `outputs` name a folder that nobody's sources lie in"));
+        }
+    }
+    Ok(())
+}
+
+/// What is not there yet, and will be once its component is applied, changes the key of a component that counts it among its
+/// sources: that could never be found again. What is there, checked in perhaps, may well stay as it is.
+fn no_new_sources(workspace: &Workspace, names: &[ComponentName], places: &Places<'_>) -> Result<()> {
+    let mut folders: BTreeMap<PathBuf, Vec<&Component>> = BTreeMap::new();
+    for component in names.iter().filter_map(|name| workspace.components.get(name)) {
+        folders.entry(workspace.folder(component)).or_default().push(component);
+    }
+    for (place, one) in places.iter().filter(|(place, _)| std::fs::symlink_metadata(place).is_err()) {
+        let above = place.ancestors().filter_map(|above| folders.get_key_value(above));
+        for (folder, component) in above.flat_map(|(folder, all)| all.iter().map(move |component| (folder, component)))
+        {
+            let below = place.strip_prefix(folder).unwrap_or(place);
+            if component.name != **one && will_be_source(folder, component, &below.join(SOMETHING))? {
+                let (name, place) = (&component.name, shown(workspace, place));
+                let what = format_args!(
+                    "the outputs of `{one}` (`{place}`) would be sources of `{name}`, whose key changes when they are made"
+                );
+                let hint = format!(
+                    "set `exclude: [\"{}\"]` for `{name}`, or name it in a `.gitignore` there",
+                    Shown::path(below)
+                );
+                return Err(wrong(what, &hint));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn shown(workspace: &Workspace, path: &Path) -> String {
+    Shown::path(path.strip_prefix(&workspace.root).unwrap_or(path)).to_string()
+}
+
+fn wrong(what: impl std::fmt::Display, hint: &str) -> Error {
+    Error::new(Class::Workspace, what).hint(hint)
+}
