@@ -10,6 +10,7 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 use tokio::task::JoinSet;
 
+use super::errors::Place;
 use super::{Limits, Shared};
 use crate::error::{Error, Result};
 use crate::transport::Upload;
@@ -105,7 +106,8 @@ impl ObjectUpload {
         match completed {
             Err(_) => return Err(self.shared.place.silent("putting the parts together", limit)),
             Ok(Ok(_)) => {}
-            Ok(Err(error)) if self.landed() => {
+            // Who fell silent would be silent again.
+            Ok(Err(error)) if Place::given_up(&error).is_none() && self.landed() => {
                 tracing::debug!(error = %self.shared.place.cause(&error), "the answer was lost, the object is there");
             }
             Ok(Err(error)) => return Err(self.shared.place.explain("putting the parts together", &error)),
@@ -117,8 +119,9 @@ impl ObjectUpload {
     /// Whether the object is there although completing it failed: a retry after a lost answer finds its upload gone.
     /// The key is this job's own, so an object of exactly this size is taken for ours.
     fn landed(&self) -> bool {
-        let head = self.shared.wait(self.shared.store.head(&self.key));
-        matches!(head, Ok(Ok(meta)) if meta.size == self.written)
+        let (shared, limit) = (&self.shared, self.shared.limits.no_progress);
+        let head = shared.wait(shared.within(self.doing, limit, shared.store.head(&self.key)));
+        matches!(head, Ok(Ok(Ok(meta))) if meta.size == self.written)
     }
 }
 

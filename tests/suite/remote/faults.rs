@@ -232,14 +232,12 @@ fn an_unclear_answer_about_a_record_is_settled_by_looking() {
         let bucket = Bucket::start(first(1, makes_record, fault.clone()));
         let remote = over(&bucket);
         let published = entry.publish(&remote, Section::Cache).unwrap();
-        match fault {
-            Fault::Lose => assert_eq!(published, Published::Exists(entry.record.clone())),
-            _ => assert_eq!(published, Published::Created, "{fault:?}"),
-        }
+        assert_eq!(published, Published::Created, "{fault:?}");
         assert_eq!(remote.record(Section::Cache, &entry.hash).unwrap().unwrap().1, entry.record);
         let puts: Vec<Request> = bucket.seen().into_iter().filter(makes_record).collect();
         assert!(puts.iter().all(|request| request.headers.get("if-none-match").is_some_and(|tag| tag == "*")));
-        assert_eq!(puts.len(), 2, "{fault:?}");
+        // Where only the answer was lost, a look finds it.
+        assert_eq!(puts.len(), if matches!(fault, Fault::Lose) { 1 } else { 2 }, "{fault:?}");
     }
     let bucket = Bucket::start(always(makes_record, Fault::Status(409, conflict.into())));
     check(&entry.publish(&over(&bucket), Section::Cache).unwrap_err(), Trouble::Unreachable, &["try again later"]);
