@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::breaker::Breaker;
+use super::breaker::{Ask, Breaker};
 use super::failure::Failure;
 use crate::error::{Class, Error, Why};
 
@@ -24,7 +24,7 @@ impl Payload {
 
     fn fail(&self, error: Error) -> io::Error {
         let failure = Failure::of(error);
-        self.breaker.note(Some(&failure));
+        self.breaker.note(Ask::Read, Some(&failure));
         failure.error.into()
     }
 }

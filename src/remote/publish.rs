@@ -52,21 +52,26 @@ impl Remote {
         if record.len() as u64 > LONGEST_RECORD {
             return Err(Error::failed(format_args!("the record of {} is too long for a remote", hash.short())).into());
         }
-        self.asking(|| {
+        let store_files = || -> Result<()> {
+            self.shelf.put_file("storing a payload", &payload_name, source)?;
+            extras
+                .iter()
+                .try_for_each(|(name, bytes)| self.shelf.put("storing a file of an entry", name, bytes.to_vec()))
+        };
+        let found = self.asking(|| {
             self.shelf.prepare()?;
-            let store_files = || -> Result<()> {
-                self.shelf.put_file("storing a payload", &payload_name, source)?;
-                extras
-                    .iter()
-                    .try_for_each(|(name, bytes)| self.shelf.put("storing a file of an entry", name, bytes.to_vec()))
-            };
-            if let Some(there) = self.record_in(&home, Instant::now())? {
-                if speaks_of(&there, payload.0) && !self.is_whole(&payload_name, source)? {
-                    tracing::debug!(%hash, "storing the payload of a record again");
-                    store_files()?;
-                }
-                return Ok(Published::Exists(there));
+            let Some(there) = self.record_in(&home, Instant::now())? else { return Ok(None) };
+            let is_whole = !speaks_of(&there, payload.0) || self.is_whole(&payload_name, source)?;
+            Ok(Some((there, is_whole)))
+        })?;
+        if let Some((there, is_whole)) = found {
+            if !is_whole {
+                tracing::debug!(%hash, "storing the payload of a record again");
+                self.storing(|| Ok(store_files()?))?;
             }
+            return Ok(Published::Exists(there));
+        }
+        self.storing(|| {
             store_files()?;
             if let Some(folder) = &marker {
                 let name = format!("{folder}/{}", names::marker(SystemTime::now(), hash));
@@ -145,7 +150,7 @@ impl Remote {
     /// Returns whether it had a record. Markers in the index stay.
     pub fn remove(&self, section: Section, hash: &Hash) -> Result<bool, Failure> {
         let (doing, home) = ("removing an entry", Home::new(section, self.own_scope()?, hash));
-        self.asking(|| {
+        self.storing(|| {
             let record = home.record();
             let was_there = self.shelf.size(doing, &record)?.is_some();
             if was_there {

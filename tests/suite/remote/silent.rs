@@ -52,6 +52,29 @@ fn an_upload_to_a_remote_that_falls_silent_is_one_wait_and_no_more() {
     }
 }
 
+/// A remote that cannot be written to is read from all the same.
+#[test]
+fn what_a_remote_does_not_store_is_given_up_after_three_entries_and_reads_go_on() {
+    for status in [503, 409, 412] {
+        let refuses = |request: &Request| request.method == "PUT" && request.path.ends_with("record.json");
+        let bucket = Bucket::start(move |_, request| refuses(request).then(|| Fault::Status(status, String::new())));
+        let remote = open(&format!("http://{}", bucket.address), limits());
+        let there = Entry::new("there", 1, 10);
+        bucket.insert(&there.key("shared", "cache", "record.json"), there.record.clone());
+        for number in 1..=6 {
+            let entry = Entry::new(&format!("not stored {number}"), 1, 10);
+            let failure = entry.publish(&remote, Section::Cache).unwrap_err();
+            let words = if number > 3 { "storing in s3://b was given up earlier" } else { "try again later" };
+            check(&failure, Trouble::Unreachable, &[words]);
+            let tries = bucket.seen().iter().filter(|request| refuses(request)).count();
+            assert_eq!(tries, 4 * number.min(3), "{status}");
+            assert!(remote.record(Section::Cache, &there.hash).unwrap().is_some());
+        }
+        assert!(bucket.seen().iter().filter(|request| request.method == "PUT").count() <= 12 + 9, "{status}");
+        assert!(!remote.is_given_up());
+    }
+}
+
 /// Takes uploads a block at a time.
 fn slow(block: usize, pause: Duration) -> SocketAddr {
     let serve = move |mut stream: TcpStream| {
