@@ -152,7 +152,11 @@ impl Remote {
         let (doing, home) = ("removing an entry", Home::new(section, self.own_scope()?, hash));
         self.storing(|| {
             let record = home.record();
-            let was_there = self.shelf.size(doing, &record)?.is_some();
+            let was_there = match self.shelf.size(doing, &record) {
+                // No file, where the record belongs: that goes too.
+                Err(error) if error.why() == Some(Why::Strange) => true,
+                size => size?.is_some(),
+            };
             if was_there {
                 self.shelf.remove(doing, std::slice::from_ref(&record))?;
             }

@@ -1,5 +1,7 @@
 //! Sharing through a remote with the real binary: folders, a bucket that can be spoiled, and remotes that are dead.
 
+mod mending;
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

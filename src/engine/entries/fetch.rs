@@ -70,7 +70,7 @@ fn twice<T>(
     };
     if let Err(failure) = &done {
         count(home, Event::Remote(failure.trouble.name()), 0);
-        if failure.trouble == Trouble::Damaged {
+        if matches!(failure.trouble, Trouble::Damaged | Trouble::Dangling) {
             remote.note_spoiled(section(home.kind()), scope, name);
         }
     }
