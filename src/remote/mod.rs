@@ -136,6 +136,12 @@ impl Remote {
         &self.scopes
     }
 
+    /// Whether a series of questions that began then may go on: together they get the time of one lookup, and what is under
+    /// way is ended by its own limit.
+    pub fn has_time(&self, started: Instant) -> bool {
+        started.elapsed() < self.limits.record
+    }
+
     /// Whether the remote proved dead, so that nothing is asked any more.
     pub fn is_given_up(&self) -> bool {
         self.breaker.open().is_some()

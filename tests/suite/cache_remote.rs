@@ -1,5 +1,6 @@
 //! Sharing through a remote with the real binary: folders, a bucket that can be spoiled, and remotes that are dead.
 
+mod index;
 mod mending;
 
 use std::fs;

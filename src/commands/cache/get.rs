@@ -155,8 +155,12 @@ impl Commands<'_> {
         match found {
             Some(found) => found.lines().into_iter().try_for_each(|line| self.report.answer(line)),
             None => self.report.answer(format_args!(
-                "{name} {}: nothing of this component was ever stored here, so there is nothing to compare with",
-                computed.key.short()
+                "{name} {}: {}, so there is nothing to compare with",
+                computed.key.short(),
+                match remote {
+                    Some(_) => "no entry of this component was found, here or in the remote",
+                    None => "nothing of this component was ever stored here",
+                }
             )),
         }
     }

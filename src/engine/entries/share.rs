@@ -113,7 +113,7 @@ pub fn foresee(remote: &Remote, key: &Hash) -> Result<Option<Record>, Failure> {
 }
 
 /// The record of an entry in one scope. One that does not add up is kept in mind.
-pub(super) fn usable(
+pub fn usable(
     remote: &Remote,
     kind: HomeKind,
     name: &Hash,
