@@ -43,7 +43,7 @@ fn an_upload_to_a_remote_that_falls_silent_is_one_wait_and_no_more() {
         assert!(remote.is_given_up(), "{what}");
         let asked: Vec<Request> = bucket.seen();
         assert_eq!(asked.iter().filter(|request| is_silent(request)).count(), most, "{what}: {asked:?}");
-        let after = asked.iter().rposition(|request| is_silent(request)).unwrap() + 1;
+        let after = asked.iter().rposition(is_silent).unwrap() + 1;
         // Taking an upload back is all that comes after it.
         assert!(asked[after..].iter().all(|request| request.method == "DELETE"), "{what}: {:?}", &asked[after..]);
         let before = asked.len();
