@@ -7,6 +7,9 @@ use crate::text::Shown;
 const LONGEST: usize = 4096;
 const LONGEST_PART: usize = 255;
 
+/// How much of a name that is refused is repeated.
+const MOST_SHOWN: usize = 255;
+
 /// A path that cannot lead out of the folder it is resolved in, as far as its text goes. Empty for the folder itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SafePath(Vec<u8>);
@@ -14,7 +17,10 @@ pub struct SafePath(Vec<u8>);
 impl SafePath {
     /// Judges a path. `.` parts and doubled or trailing slashes are dropped; anything that leads elsewhere is refused.
     pub fn new(path: &[u8]) -> Result<Self> {
-        let refused = |why: &str| Error::refused(format_args!("entry `{}` {why}", Shown(path)));
+        let refused = |why: &str| match path.get(..MOST_SHOWN).filter(|shown| shown.len() < path.len()) {
+            None => Error::refused(format_args!("entry `{}` {why}", Shown(path))),
+            Some(shown) => Error::refused(format_args!("entry `{}…` {why}", Shown(shown))),
+        };
         let refuse = |why: &str| {
             Err(refused(why).hint(
                 "the archive tries to write outside its folder, and nothing of this entry was written: do not trust it",
@@ -75,6 +81,15 @@ impl SafePath {
 mod tests {
     use super::*;
     use crate::error::Class;
+
+    #[test]
+    fn of_a_long_name_only_the_beginning_is_repeated() {
+        for path in ["p/".repeat(2500), format!("/{}", "p".repeat(5000)), "p".repeat(256)] {
+            let error = SafePath::new(path.as_bytes()).unwrap_err();
+            let shown = format!("entry `{}…` ", &path[..255]);
+            assert!(error.to_string().starts_with(&shown) && error.to_string().len() < 400, "{error}");
+        }
+    }
 
     #[test]
     fn names_that_lead_out_are_refused() {

@@ -267,7 +267,8 @@ impl Record {
             return Err(Error::damaged(format_args!("the metadata is not of the schema {}", schema(kind))));
         }
         let inputs = KeyRecord::parse(raw.get("inputs").unwrap_or(&Value::Null))?;
-        let read = Self::fields(&raw, inputs).ok_or_else(|| Error::damaged("the metadata lacks a field"))?;
+        let read = Self::fields(&raw, inputs)
+            .ok_or_else(|| Error::damaged("a field of the metadata is missing or out of range"))?;
         let record = Record { raw, ..read };
         if record.name(kind) != *name {
             return Err(Error::damaged("what the metadata says does not add up to its name"));

@@ -17,13 +17,48 @@ pub(super) struct Breaker {
     state: Mutex<State>,
 }
 
+/// What an operation does. A remote may read well and write badly: one says nothing of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Read,
+    Write,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    /// Nothing is asked any more while this is open.
+    all: Side,
+    /// Nothing is stored any more while this is.
+    writes: Side,
+}
+
+#[derive(Debug, Default)]
+struct Side {
     in_a_row: u32,
     /// Why nothing is asked any more.
     open: Option<Why>,
     /// When to look next, and how long that wait is.
     next_look: Option<(Instant, Duration)>,
+}
+
+impl Side {
+    fn give_up(&mut self, why: Why, probe: Option<Duration>) {
+        if self.open.is_none() {
+            self.open = Some(why);
+            self.next_look = probe.map(|wait| (Instant::now() + wait, wait));
+        }
+    }
+
+    fn is_to_look(&mut self, now: Instant) -> bool {
+        match (self.open, &mut self.next_look) {
+            (Some(_), Some((due, wait))) if now >= *due => {
+                *wait *= 2;
+                *due = now + *wait;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Breaker {
@@ -33,20 +68,19 @@ impl Breaker {
 
     /// Why nothing is asked any more, if so.
     pub(super) fn open(&self) -> Option<Why> {
-        self.state().open
+        self.state().all.open
+    }
+
+    /// Why nothing is stored any more, if so. One caller now and then is let through.
+    pub(super) fn unwritable(&self, now: Instant) -> Option<Why> {
+        let mut state = self.state();
+        let lets_through = state.writes.is_to_look(now);
+        state.writes.open.filter(|_| !lets_through)
     }
 
     /// Whether this caller, and no other, is to look whether the remote is back.
     pub(super) fn is_to_look(&self, now: Instant) -> bool {
-        let mut state = self.state();
-        match (state.open, &mut state.next_look) {
-            (Some(_), Some((due, wait))) if now >= *due => {
-                *wait *= 2;
-                *due = now + *wait;
-                true
-            }
-            _ => false,
-        }
+        self.state().all.is_to_look(now)
     }
 
     /// The remote is back.
@@ -55,28 +89,28 @@ impl Breaker {
     }
 
     /// Takes note of what became of one operation, with all its tries.
-    pub(super) fn note(&self, failed: Option<&Failure>) {
+    pub(super) fn note(&self, ask: Ask, failed: Option<&Failure>) {
         let mut state = self.state();
+        let state = &mut *state;
+        let side = match ask {
+            Ask::Read => &mut state.all,
+            Ask::Write => &mut state.writes,
+        };
         match failed.map(|failure| failure.error.why()) {
-            // It would take as long the next time.
-            Some(Some(why @ (Why::Silent | Why::Nameless))) => self.give_up(&mut state, why),
+            // It would take as long the next time, whatever is asked.
+            Some(Some(why @ (Why::Silent | Why::Nameless))) => state.all.give_up(why, self.probe),
             Some(Some(why @ Why::Busy)) => {
-                state.in_a_row += 1;
-                if state.in_a_row >= self.patience {
-                    self.give_up(&mut state, why);
+                side.in_a_row += 1;
+                if side.in_a_row >= self.patience {
+                    side.give_up(why, self.probe);
                 }
             }
             // A failure of this machine says nothing about the other one.
             Some(None) => {}
             // It answered, if only with a refusal.
-            Some(Some(_)) | None => state.in_a_row = 0,
-        }
-    }
-
-    fn give_up(&self, state: &mut State, why: Why) {
-        if state.open.is_none() {
-            state.open = Some(why);
-            state.next_look = self.probe.map(|wait| (Instant::now() + wait, wait));
+            Some(Some(_)) => side.in_a_row = 0,
+            None if ask == Ask::Write => *side = Side::default(),
+            None => side.in_a_row = 0,
         }
     }
 
@@ -98,24 +132,47 @@ mod tests {
     fn silence_opens_at_once_and_trouble_after_some_times_in_a_row() {
         let breaker = Breaker::new(3, None);
         for _ in 0..2 {
-            breaker.note(Some(&failure(Why::Busy)));
+            breaker.note(Ask::Read, Some(&failure(Why::Busy)));
         }
-        breaker.note(Some(&failure(Why::Denied)));
+        breaker.note(Ask::Read, Some(&failure(Why::Denied)));
         for _ in 0..2 {
-            breaker.note(Some(&failure(Why::Busy)));
-            breaker.note(Some(&Failure::of(Error::usage("x"))));
+            breaker.note(Ask::Read, Some(&failure(Why::Busy)));
+            breaker.note(Ask::Read, Some(&Failure::of(Error::usage("x"))));
         }
         assert!(breaker.open().is_none());
-        breaker.note(Some(&failure(Why::Busy)));
+        breaker.note(Ask::Read, Some(&failure(Why::Busy)));
         assert!(breaker.open().is_some());
-        breaker.note(None);
+        breaker.note(Ask::Read, None);
         assert!(breaker.open().is_some());
 
         for why in [Why::Silent, Why::Nameless] {
             let breaker = Breaker::new(3, None);
-            breaker.note(Some(&failure(why)));
+            breaker.note(Ask::Read, Some(&failure(why)));
             assert_eq!(breaker.open(), Some(why));
         }
+    }
+
+    #[test]
+    fn what_is_read_well_says_nothing_of_what_is_stored() {
+        let wait = Duration::from_secs(30);
+        let breaker = Breaker::new(2, Some(wait));
+        let started = Instant::now();
+        breaker.note(Ask::Write, Some(&failure(Why::Busy)));
+        breaker.note(Ask::Write, None);
+        for _ in 0..2 {
+            assert!(breaker.unwritable(started).is_none());
+            breaker.note(Ask::Write, Some(&failure(Why::Busy)));
+            breaker.note(Ask::Read, None);
+        }
+        assert!(breaker.open().is_none());
+        let after = |seconds| started + Duration::from_secs(seconds);
+        assert_eq!(breaker.unwritable(after(29)), Some(Why::Busy));
+        // One is let through, and what becomes of it decides.
+        assert!(breaker.unwritable(after(31)).is_none() && breaker.unwritable(after(31)).is_some());
+        breaker.note(Ask::Write, None);
+        assert!(breaker.unwritable(after(31)).is_none());
+        breaker.note(Ask::Write, Some(&failure(Why::Silent)));
+        assert_eq!(breaker.open(), Some(Why::Silent));
     }
 
     #[test]
@@ -123,7 +180,7 @@ mod tests {
         let wait = Duration::from_secs(30);
         let breaker = Breaker::new(3, Some(wait));
         let started = Instant::now();
-        breaker.note(Some(&failure(Why::Silent)));
+        breaker.note(Ask::Read, Some(&failure(Why::Silent)));
         let after = |seconds| started + Duration::from_secs(seconds);
         assert!(!breaker.is_to_look(after(29)));
         assert!(breaker.is_to_look(after(31)) && !breaker.is_to_look(after(31)));
@@ -132,7 +189,7 @@ mod tests {
         breaker.close();
         assert!(breaker.open().is_none() && !breaker.is_to_look(after(10_000)));
         let never = Breaker::new(3, None);
-        never.note(Some(&failure(Why::Silent)));
+        never.note(Ask::Read, Some(&failure(Why::Silent)));
         assert!(!never.is_to_look(after(10_000)));
     }
 }

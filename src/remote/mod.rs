@@ -22,13 +22,14 @@ mod publish;
 mod scope;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use object_store::ObjectStore;
 
-use self::breaker::Breaker;
+use self::breaker::{Ask, Breaker};
 pub use self::failure::{Failure, Trouble};
 pub use self::limits::{LONGEST_LOOK, Limits};
 use self::names::Home;
@@ -133,6 +134,12 @@ impl Remote {
     /// The scopes that it was opened with.
     pub fn scopes(&self) -> &Scopes {
         &self.scopes
+    }
+
+    /// Whether a series of questions that began then may go on: together they get the time of one lookup, and what is under
+    /// way is ended by its own limit.
+    pub fn has_time(&self, started: Instant) -> bool {
+        started.elapsed() < self.limits.record
     }
 
     /// Whether the remote proved dead, so that nothing is asked any more.
@@ -289,17 +296,36 @@ impl Remote {
         back
     }
 
-    /// Does something with the remote, unless it was given up, and takes note of what became of it.
+    /// Asks the remote something, unless it was given up, and takes note of what became of it.
     fn asking<T>(&self, ask: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        if let Some(why) = self.breaker.open()
-            && !(self.breaker.is_to_look(Instant::now()) && self.is_back())
-        {
-            let error = format!("{} was given up earlier in this run", self.place());
-            let error = Error::new(Class::Unavailable, error).hint("look at what was said about it first");
-            return Err(error.because(why).into());
-        }
+        self.check_given_up()?;
         let done = ask();
-        self.breaker.note(done.as_ref().err());
+        self.breaker.note(Ask::Read, done.as_ref().err());
         done
     }
+
+    /// As [`Remote::asking`], for what changes the remote.
+    fn storing<T>(&self, store: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        self.check_given_up()?;
+        if let Some(why) = self.breaker.unwritable(Instant::now()) {
+            return Err(given_up(format_args!("storing in {} was given up", self.place()), why));
+        }
+        let done = store();
+        self.breaker.note(Ask::Write, done.as_ref().err());
+        done
+    }
+
+    fn check_given_up(&self) -> Result<(), Failure> {
+        match self.breaker.open() {
+            Some(why) if !(self.breaker.is_to_look(Instant::now()) && self.is_back()) => {
+                Err(given_up(format_args!("{} was given up", self.place()), why))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn given_up(what: fmt::Arguments<'_>, why: Why) -> Failure {
+    let error = Error::new(Class::Unavailable, format_args!("{what} earlier in this run"));
+    error.hint("look at what was said about it first").because(why).into()
 }

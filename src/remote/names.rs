@@ -77,9 +77,13 @@ pub(super) fn index(scope: &Scope, marker: &Marker<'_>) -> Result<String> {
 
 /// The name of a marker: later ones sort before earlier ones.
 pub(super) fn marker(time: SystemTime, hash: &Hash) -> String {
+    format!("{:016x}-{hash}", inverse(time))
+}
+
+/// The inverse of a time: of two, the later one has the smaller.
+pub(super) fn inverse(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    format!("{:016x}-{hash}", u64::MAX - millis)
+    u64::MAX - u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The inverse time and hash of a marker; `None` for what is none.

@@ -3,9 +3,11 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::breaker::Breaker;
+use super::breaker::{Ask, Breaker};
 use super::failure::Failure;
 use crate::error::{Class, Error, Why};
+
+const REMOVE: &str = "remove the entry there; the next build stores it again";
 
 /// Reads a payload to the length that its record says. Its errors are those of [`Failure::of_read`].
 pub(super) struct Payload {
@@ -23,8 +25,13 @@ impl Payload {
     }
 
     fn fail(&self, error: Error) -> io::Error {
+        let error = match error.class() {
+            // It is another one than was looked at; what that means for artifacts does not help here.
+            Class::Changed => error.with_hint(REMOVE),
+            _ => error,
+        };
         let failure = Failure::of(error);
-        self.breaker.note(Some(&failure));
+        self.breaker.note(Ask::Read, Some(&failure));
         failure.error.into()
     }
 }
@@ -55,6 +62,6 @@ impl Read for Payload {
 pub(super) fn other_length(place: &str, expected: u64, found: Option<u64>) -> Error {
     let found = found.map_or("another number".to_owned(), |found| found.to_string());
     Error::damaged(format_args!("a payload in {place} is damaged: it has {found} of {expected} bytes"))
-        .hint("remove the entry there; the next build stores it again")
+        .hint(REMOVE)
         .because(Why::Damaged)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::names::{self, Home};
 use super::{Failure, LONGEST_RECORD, Marker, Remote, Scope, Section};
@@ -17,6 +17,9 @@ use crate::transport::Made;
 
 /// Files of one entry that are removed together; no entry of ours has so many.
 const FILES: usize = 100;
+
+/// How far another machine's clock may be ahead.
+const SKEW: Duration = Duration::from_secs(60 * 60);
 
 /// What became of an entry that was to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,21 +55,26 @@ impl Remote {
         if record.len() as u64 > LONGEST_RECORD {
             return Err(Error::failed(format_args!("the record of {} is too long for a remote", hash.short())).into());
         }
-        self.asking(|| {
+        let store_files = || -> Result<()> {
+            self.shelf.put_file("storing a payload", &payload_name, source)?;
+            extras
+                .iter()
+                .try_for_each(|(name, bytes)| self.shelf.put("storing a file of an entry", name, bytes.to_vec()))
+        };
+        let found = self.asking(|| {
             self.shelf.prepare()?;
-            let store_files = || -> Result<()> {
-                self.shelf.put_file("storing a payload", &payload_name, source)?;
-                extras
-                    .iter()
-                    .try_for_each(|(name, bytes)| self.shelf.put("storing a file of an entry", name, bytes.to_vec()))
-            };
-            if let Some(there) = self.record_in(&home, Instant::now())? {
-                if speaks_of(&there, payload.0) && !self.is_whole(&payload_name, source)? {
-                    tracing::debug!(%hash, "storing the payload of a record again");
-                    store_files()?;
-                }
-                return Ok(Published::Exists(there));
+            let Some(there) = self.record_in(&home, Instant::now())? else { return Ok(None) };
+            let is_whole = !speaks_of(&there, payload.0) || self.is_whole(&payload_name, source)?;
+            Ok(Some((there, is_whole)))
+        })?;
+        if let Some((there, is_whole)) = found {
+            if !is_whole {
+                tracing::debug!(%hash, "storing the payload of a record again");
+                self.storing(|| Ok(store_files()?))?;
             }
+            return Ok(Published::Exists(there));
+        }
+        self.storing(|| {
             store_files()?;
             if let Some(folder) = &marker {
                 let name = format!("{folder}/{}", names::marker(SystemTime::now(), hash));
@@ -109,7 +117,8 @@ impl Remote {
     }
 
     /// The newest entries of a component on a platform, newest first, at most `most` from each scope and in all; each hash
-    /// once, with the first of the scopes to read that has it. They are hints: an entry may be gone since.
+    /// once, with the first of the scopes to read that has it. They are hints: an entry may be gone since, or another
+    /// component's. What says that it is of the future comes last, as nobody knows how old it is.
     pub fn newest(&self, component: &str, platform: &str, most: usize) -> Result<Vec<(Scope, Hash)>, Failure> {
         let marker = Marker { component, platform };
         self.asking(|| {
@@ -125,13 +134,15 @@ impl Remote {
                 }
             }
             // Times are inverse: the newest is the smallest.
-            found.sort_by_key(|(time, _, _)| *time);
+            let now = names::inverse(SystemTime::now() + SKEW);
+            found.sort_by_key(|(time, _, _)| (*time < now, *time));
             found.truncate(most);
             Ok(found.into_iter().map(|(_, scope, hash)| (scope.clone(), hash)).collect())
         })
     }
 
-    /// The entries of a component in the own scope, of every platform, as far as the index knows them.
+    /// The entries of a component in the own scope, of every platform, as far as the index knows them. Whoever wrote a marker
+    /// may have named another one's.
     pub fn of_component(&self, component: &ComponentName, most: usize) -> Result<BTreeSet<Hash>, Failure> {
         let folder = names::indexes(self.own_scope()?, component);
         self.asking(|| {
@@ -141,13 +152,26 @@ impl Remote {
         })
     }
 
+    /// Whether the own scope has an entry, or something else in the place of its record.
+    pub fn is_there(&self, section: Section, hash: &Hash) -> Result<bool, Failure> {
+        let home = Home::new(section, self.own_scope()?, hash);
+        self.asking(|| Ok(self.has_record("looking for an entry", &home)?))
+    }
+
+    fn has_record(&self, doing: &str, home: &Home) -> Result<bool> {
+        match self.shelf.size(doing, &home.record()) {
+            Err(error) if error.why() == Some(Why::Strange) => Ok(true),
+            size => Ok(size?.is_some()),
+        }
+    }
+
     /// Removes an entry from the own scope: its record first, so that nobody meets a part of it, then everything else of it.
     /// Returns whether it had a record. Markers in the index stay.
     pub fn remove(&self, section: Section, hash: &Hash) -> Result<bool, Failure> {
         let (doing, home) = ("removing an entry", Home::new(section, self.own_scope()?, hash));
-        self.asking(|| {
+        self.storing(|| {
             let record = home.record();
-            let was_there = self.shelf.size(doing, &record)?.is_some();
+            let was_there = self.has_record(doing, &home)?;
             if was_there {
                 self.shelf.remove(doing, std::slice::from_ref(&record))?;
             }

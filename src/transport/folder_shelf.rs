@@ -73,12 +73,7 @@ impl FolderShelf {
         match home.open(leaf) {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) if is_no_file(&error) => {
-                let path = home.path_of(leaf);
-                Err(Error::refused(format_args!("`{}` is no regular file", Shown::path(&path)))
-                    .hint("remove it: nothing of ours makes such a thing there")
-                    .because(Why::Strange))
-            }
+            Err(error) if is_no_file(&error) => Err(no_file(&home.path_of(leaf))),
             Err(error) => Err(home.unusable("read", leaf, error)),
         }
     }
@@ -212,8 +207,7 @@ impl Shelf for FolderShelf {
     fn first(&self, _doing: &str, folder: &str, most: usize, _limit: Duration) -> Result<Vec<String>> {
         self.cancel.check()?;
         let Some(held) = self.folder(folder)? else { return Ok(Vec::new()) };
-        let files = held.files().map_err(|error| held.unusable("read", "", error))?;
-        let mut names: Vec<String> = files.into_iter().map(|entry| entry.name).collect();
+        let mut names: Vec<String> = held.names().map_err(|error| held.unusable("read", "", error))?.collect();
         names.sort_unstable();
         names.truncate(most);
         Ok(names)
@@ -224,7 +218,12 @@ impl Shelf for FolderShelf {
         let inner = held.names().map_err(|error| held.unusable("read", "", error))?;
         let mut names = Vec::new();
         for inner in inner {
-            let found = self.first(doing, &format!("{folder}/{inner}"), most.saturating_sub(names.len()), limit)?;
+            let left = most.saturating_sub(names.len());
+            let found = match self.first(doing, &format!("{folder}/{inner}"), left, limit) {
+                // A link, which leads to nothing of ours.
+                Err(error) if error.why() == Some(Why::Strange) => continue,
+                found => found?,
+            };
             names.extend(found.into_iter().map(|name| format!("{inner}/{name}")));
         }
         Ok(names)
@@ -233,9 +232,20 @@ impl Shelf for FolderShelf {
     fn remove(&self, _doing: &str, names: &[String]) -> Result<()> {
         for name in names {
             let (Some(home), leaf) = self.home(name)? else { continue };
-            match home.remove(leaf) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(home.unusable("remove", leaf, error)),
-                _ => {}
+            let removed = home.remove(leaf).or_else(|error| match error.kind() {
+                // A folder, where nothing of ours makes one; what somebody put in there stays.
+                ErrorKind::IsADirectory | ErrorKind::PermissionDenied => home
+                    .remove_folder(leaf)
+                    .map_err(|folder| if folder.kind() == ErrorKind::NotADirectory { error } else { folder }),
+                _ => Err(error),
+            });
+            match removed {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                    return Err(no_file(&home.path_of(leaf)));
+                }
+                Err(error) => return Err(home.unusable("remove", leaf, error)),
             }
         }
         Ok(())
@@ -247,6 +257,13 @@ fn missing(path: &Path) -> Error {
     Error::new(Class::Unavailable, format_args!("`{}` is not there", Shown::path(path)))
         .hint("is it mounted? Of the remote's path only the last folder is made, by the first entry that is stored")
         .because(Why::Nameless)
+}
+
+/// The error for something that is no file.
+fn no_file(path: &Path) -> Error {
+    Error::refused(format_args!("`{}` is no regular file", Shown::path(path)))
+        .hint("remove it: nothing of ours makes such a thing there")
+        .because(Why::Strange)
 }
 
 /// Whether what was to be opened is a folder, a link, a pipe or the like.

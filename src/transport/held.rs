@@ -116,6 +116,11 @@ impl Held {
         Ok(rustix::fs::unlinkat(&self.folder, name, AtFlags::empty())?)
     }
 
+    /// Removes a folder that is empty.
+    pub(super) fn remove_folder(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR)?)
+    }
+
     /// Everything in this folder whose name is text.
     pub(super) fn names(&self) -> io::Result<impl Iterator<Item = String> + use<>> {
         let names =

@@ -65,13 +65,13 @@ pub trait Shelf: Send + Sync {
     /// Stores bytes if nothing is there. Where the place knows no such condition it looks first.
     fn create(&self, doing: &str, name: &str, bytes: Vec<u8>) -> Result<Made>;
 
-    /// The first names, in their order, of the files directly in a folder, at most so many; within the `limit`.
+    /// The first names, in their order, of what lies directly in a folder, at most so many; within the `limit`.
     fn first(&self, doing: &str, folder: &str, most: usize, limit: Duration) -> Result<Vec<String>>;
 
     /// The names of files in the folders of a folder, `<folder>/<file>`, at most so many, in any order; within the `limit`.
     fn second(&self, doing: &str, folder: &str, most: usize, limit: Duration) -> Result<Vec<String>>;
 
-    /// Removes files; those that are not there are no error.
+    /// Removes files, and what else lies in their places; those that are not there are no error.
     fn remove(&self, doing: &str, names: &[String]) -> Result<()>;
 }
 

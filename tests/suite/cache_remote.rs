@@ -1,5 +1,8 @@
 //! Sharing through a remote with the real binary: folders, a bucket that can be spoiled, and remotes that are dead.
 
+mod index;
+mod mending;
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -377,6 +380,25 @@ fn a_key_of_another_component_places_nothing_whichever_tier_has_it() {
     let missed = json(&sandbox, &["cache", "get", "a", "--key", &zeros, "--target", "got"], 3);
     assert!(missed["error"]["message"].as_str().unwrap().ends_with("no entry here has this key"));
     assert!(missed["error"]["hint"].as_str().unwrap().contains("cache list"), "{missed:#}");
+}
+
+#[test]
+fn a_remote_or_a_cache_that_would_lie_in_the_source_is_refused_and_not_made() {
+    let sandbox = workspace();
+    let before = walk(&sandbox.work(""));
+    std::os::unix::fs::symlink(sandbox.work("out"), sandbox.path("link")).unwrap();
+    for place in ["work/out", "work/out/rem", "work/out/../out/rem", "link/rem"] {
+        let url = sandbox.path(place).to_str().unwrap().to_owned();
+        for command in [&["cache", "build"][..], &["store", "add"]] {
+            let refused = json(&sandbox, &[command, &["a", "--source", "out", "--remote", &url]].concat(), 6);
+            assert!(refused["error"]["message"].as_str().unwrap().contains("no part of an artifact"), "{refused:#}");
+            assert_eq!(walk(&sandbox.work("")), before, "{place}");
+        }
+    }
+    let cache = sandbox.work("out/c");
+    let run = sandbox.monofo(["cache", "build", "a", "--source", "out"]);
+    run.env("MONOFO_CACHE_DIR", cache.to_str().unwrap()).exits(6);
+    assert_eq!(walk(&sandbox.work("")), before);
 }
 
 #[test]

@@ -3,4 +3,5 @@
 mod contract;
 mod dead;
 mod faults;
+mod silent;
 mod subjects;

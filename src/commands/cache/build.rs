@@ -32,6 +32,11 @@ impl Commands<'_> {
         let name = keeping.component(&asked.key.component)?;
         let (remote, unusable) = self.remote(&keeping, &asked.remote)?;
         let expected = asked.expect_key.as_deref().map(|key| Hash::read("--expect-key", key)).transpose()?;
+        let source = keeping.artifact(&name, asked.source.as_deref(), "--source");
+        let not_in = keeping.not_in_artifacts_with(asked.remote.remote.as_deref());
+        if let Ok(source) = &source {
+            Artifact::contains_none(source, &not_in)?;
+        }
         // Before the key, so that what was hashed for it is remembered.
         keeping.cache.create()?;
         let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
@@ -43,9 +48,7 @@ impl Commands<'_> {
             )
             .hint("the inputs changed while it was built: build it again; nothing was stored"));
         }
-        let source = keeping.artifact(&name, asked.source.as_deref(), "--source")?;
-        let artifact =
-            Artifact::look(&source, &keeping.not_in_artifacts_with(asked.remote.remote.as_deref()), self.cancel)?;
+        let artifact = Artifact::look(&source?, &not_in, self.cancel)?;
         let again = || Ok(keeping.key(&name, &asked.key.input, self.cancel)?.key);
         let Built { record, same, kept, warnings } =
             build(&keeping.cache, &computed, artifact, keeping.encoding, &keeping.scopes, &again, context)?;

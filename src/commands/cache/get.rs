@@ -63,7 +63,9 @@ impl Commands<'_> {
             }
             place(payload, record, whole)
         });
-        let looked = look_up(&keeping.cache, remote.as_ref(), &keeping.scopes, &key, &restore, context)?;
+        let mut looked = look_up(&keeping.cache, remote.as_ref(), &keeping.scopes, &key, &restore, context)?;
+        // The remote has it, and did its part: what is missing is room here.
+        let unkept = looked.unkept.take_if(|_| looked.found.is_none() && asked.remote.remote_required);
         self.tell_looked(&looked);
         let scope_failed = looked.failure.is_some();
         let failure = looked.failure.or(unusable);
@@ -86,14 +88,20 @@ impl Commands<'_> {
         if let Some(failure) = failure {
             self.remote_failed(failure, HomeKind::Cache, asked.remote.remote_required)?;
         }
+        if let Some(error) = unkept {
+            return Err(error);
+        }
         let why = match &computed {
-            Some(computed) if !looked.other_scope => self.why(&keeping.cache, computed, remote.as_ref())?,
+            Some(computed) if !looked.other_scope && looked.unkept.is_none() => {
+                self.why(&keeping.cache, computed, remote.as_ref())?
+            }
             _ => None,
         };
         self.report.section("reason", why.as_ref().map_or(Value::Null, Explanation::document));
         let reason = match (&why, &computed) {
             (Some(why), _) => why.first_line(),
             (None, _) if looked.other_scope => "the entry of this key is none that this run reads".to_owned(),
+            (None, _) if looked.unkept.is_some() => "the remote has this key, and it could not be kept here".to_owned(),
             (None, _) if looked.unreadable.is_some() => "the entry of this key cannot be read".to_owned(),
             (None, _) if looked.damaged.is_some() => "the entry of this key was damaged".to_owned(),
             (None, Some(_)) => "nothing to compare with: no entry of this component".to_owned(),
@@ -155,8 +163,12 @@ impl Commands<'_> {
         match found {
             Some(found) => found.lines().into_iter().try_for_each(|line| self.report.answer(line)),
             None => self.report.answer(format_args!(
-                "{name} {}: nothing of this component was ever stored here, so there is nothing to compare with",
-                computed.key.short()
+                "{name} {}: {}, so there is nothing to compare with",
+                computed.key.short(),
+                match remote {
+                    Some(_) => "no entry of this component was found, here or in the remote",
+                    None => "nothing of this component was ever stored here",
+                }
             )),
         }
     }

@@ -57,7 +57,7 @@ impl Commands<'_> {
     /// A failure of the remote: the command goes on without it, unless that was forbidden.
     pub(super) fn remote_failed(&self, failure: Failure, kind: HomeKind, required: bool) -> Result<()> {
         if required {
-            let error = Error::new(Class::Unavailable, report_line(&failure, kind).replace("; using", "; not using"));
+            let error = Error::new(Class::Unavailable, required_line(&failure, kind));
             let hint = failure.error.next_step().map(str::to_owned);
             return Err(match hint {
                 Some(hint) => error.hint(hint),
@@ -70,6 +70,11 @@ impl Commands<'_> {
         }
         Ok(())
     }
+}
+
+/// The same line where nothing is used instead.
+fn required_line(failure: &Failure, kind: HomeKind) -> String {
+    report_line(failure, kind).replace("; using", "; not using").replace("; treated as a miss, the", "; the")
 }
 
 /// A remote as it was opened, if there is one where one is required.

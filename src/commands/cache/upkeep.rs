@@ -1,7 +1,7 @@
 //! `monofo cache verify` and `monofo cache invalidate`, and the cleaning up that `build` does now and then.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
@@ -11,13 +11,14 @@ use crate::commands::Commands;
 use crate::config::entries::Keeping;
 use crate::context::Context;
 use crate::engine::entries::gc::{Collected, GcRequest, References, collect};
+use crate::engine::entries::share::usable;
 use crate::engine::entries::survey::survey;
 use crate::engine::entries::verify::{Checked, verify};
-use crate::entry::{Readers, Removal, facts, plain, remove};
+use crate::entry::{HomeKind, Readers, Removal, facts, plain, remove};
 use crate::error::{Class, Error, Result};
 use crate::hash::Hash;
 use crate::key::ComponentName;
-use crate::remote::Section;
+use crate::remote::{Failure, Remote, Section, Trouble};
 use crate::report::Report;
 use crate::text::{Bytes, Count};
 
@@ -85,12 +86,49 @@ impl Commands<'_> {
             Some((remote, None)) => remote,
             None => None,
         };
+        let mut gone = self.remove_here(&keeping, asked, component.as_ref(), key)?;
+        if let Some(remote) = remote.as_ref().filter(|_| gone.failed.is_none()) {
+            let names = gone.removed.iter().chain(key.iter()).copied().collect();
+            self.remove_there(remote, names, component.as_ref(), asked.dry_run, &mut gone);
+            if asked.all {
+                self.report.note("in the remote only what this machine has too goes: name a --component for all of it");
+            }
+        } else if !gone.removed.is_empty() {
+            self.report.detail("copies in a remote stay: name it with --remote to remove them there");
+        }
+        let Gone { removed, bytes, there, failed } = gone;
+        let all: Vec<_> = removed.iter().map(Hash::to_string).collect();
+        self.report.section("dry_run", json!(asked.dry_run));
+        self.report.section("removed", json!(all));
+        self.report.section("bytes", json!(bytes));
+        self.report.section("removed_in_remote", json!(there));
+        if let Some(key) = key.filter(|key| !removed.contains(key) && there == 0 && failed.is_none()) {
+            return Err(Error::new(Class::NotThere, format_args!("there is no entry {}", key.short()))
+                .hint("see `monofo cache list`"));
+        }
+        let verb = if asked.dry_run { "would remove" } else { "removed" };
+        let remotely = match &remote {
+            Some(remote) => format!("; {} in {}", Count(there, "entry"), remote.place()),
+            None => String::new(),
+        };
+        self.report.note(format_args!("{verb} {}, {}{remotely}", Count(removed.len() as u64, "entry"), Bytes(bytes)));
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Removes entries of this machine.
+    fn remove_here(
+        &self,
+        keeping: &Keeping,
+        asked: &CacheInvalidate,
+        component: Option<&ComponentName>,
+        key: Option<Hash>,
+    ) -> Result<Gone> {
         let found = survey(&keeping.cache)?;
-        let (mut removed, mut bytes, mut failed) = (Vec::new(), 0, None);
+        let mut gone = Gone::default();
         let mut names: Vec<(Hash, u64)> = found
             .entries
             .iter()
-            .filter(|entry| component.as_ref().is_none_or(|name| entry.record.inputs.component() == name))
+            .filter(|entry| component.is_none_or(|name| entry.record.inputs.component() == name))
             .map(|entry| (entry.name, entry.disk))
             .collect();
         if component.is_none() {
@@ -99,7 +137,7 @@ impl Commands<'_> {
         }
         names.retain(|(name, _)| key.is_none_or(|key| key == *name));
         for (name, disk) in names {
-            let gone = self.cancel.check().and_then(|()| {
+            let removed = self.cancel.check().and_then(|()| {
                 if asked.dry_run {
                     return Ok(true);
                 }
@@ -113,60 +151,89 @@ impl Commands<'_> {
                     Removal::InUse | Removal::Kept | Removal::Gone => Ok(false),
                 }
             });
-            match gone {
+            match removed {
                 Ok(true) => {
-                    bytes += disk;
-                    removed.push(name);
+                    gone.bytes += disk;
+                    gone.removed.push(name);
                 }
                 Ok(false) => {}
                 Err(error) if matches!(error.class(), Class::Interrupted { .. }) => {
-                    failed = Some(error);
-                    break;
+                    gone.failed = Some(error);
+                    return Ok(gone);
                 }
                 // It keeps no other back.
-                Err(error) => drop(failed.get_or_insert(error)),
+                Err(error) => drop(gone.failed.get_or_insert(error)),
             }
         }
-        if asked.all && !asked.dry_run && failed.is_none() {
+        if asked.all && !asked.dry_run && gone.failed.is_none() {
             for (path, _) in facts::all(&keeping.cache)? {
                 // Losable, and perhaps gone already.
                 let _ = std::fs::remove_file(path);
             }
         }
-        let mut there = 0u64;
-        if let Some(remote) = remote.as_ref().filter(|_| !asked.dry_run && failed.is_none()) {
-            let mut names: BTreeSet<Hash> = removed.iter().chain(key.iter()).copied().collect();
-            if let Some(component) = &component {
-                // What other machines stored there, too.
-                names.extend(remote.of_component(component, MOST_REMOTE).map_err(|failure| failure.error)?);
+        Ok(gone)
+    }
+
+    /// Removes entries of these names from a remote, and what else its index says of a component. What fails is told with
+    /// what was done before it.
+    fn remove_there(
+        &self,
+        remote: &Remote,
+        mut names: BTreeSet<Hash>,
+        component: Option<&ComponentName>,
+        dry_run: bool,
+        gone: &mut Gone,
+    ) {
+        let mut indexed = BTreeSet::new();
+        if let Some(component) = component {
+            // What other machines stored there, too.
+            match remote.of_component(component, MOST_REMOTE) {
+                Ok(found) => indexed = found,
+                Err(failure) => gone.failed = Some(failure.error),
             }
-            for name in &names {
-                self.cancel.check()?;
-                there += u64::from(remote.remove(Section::Cache, name).map_err(|failure| failure.error)?);
-            }
-            if asked.all {
-                self.report
-                    .note("in the remote only what this machine has too was removed: name a --component for all of it");
-            }
-        } else if !removed.is_empty() {
-            self.report.detail("copies in a remote stay: name it with --remote to remove them there");
+            names.extend(&indexed);
         }
-        let all: Vec<_> = removed.iter().map(Hash::to_string).collect();
-        self.report.section("dry_run", json!(asked.dry_run));
-        self.report.section("removed", json!(all));
-        self.report.section("bytes", json!(bytes));
-        self.report.section("removed_in_remote", json!(there));
-        if let Some(key) = key.filter(|key| !removed.contains(key) && there == 0 && failed.is_none()) {
-            return Err(Error::new(Class::NotThere, format_args!("there is no entry {}", key.short()))
-                .hint("see `monofo cache list`"));
+        for name in &names {
+            let removed = self.cancel.check().map_err(Failure::from).and_then(|()| {
+                // A marker is only a hint, and may name another component's entry.
+                if let Some(component) = component.filter(|_| indexed.contains(name) && !gone.removed.contains(name))
+                    && !is_of(remote, name, component)?
+                {
+                    return Ok(false);
+                }
+                if dry_run { remote.is_there(Section::Cache, name) } else { remote.remove(Section::Cache, name) }
+            });
+            match removed {
+                Ok(removed) => gone.there += u64::from(removed),
+                Err(failure) => {
+                    let goes_on = failure.trouble != Trouble::Local && !remote.is_given_up();
+                    gone.failed.get_or_insert(failure.error);
+                    if !goes_on {
+                        break;
+                    }
+                }
+            }
         }
-        let verb = if asked.dry_run { "would remove" } else { "removed" };
-        let remotely = match &remote {
-            Some(remote) if !asked.dry_run => format!("; {} in {}", Count(there, "entry"), remote.place()),
-            _ => String::new(),
-        };
-        self.report.note(format_args!("{verb} {}, {}{remotely}", Count(removed.len() as u64, "entry"), Bytes(bytes)));
-        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// What `cache invalidate` did, or would do.
+#[derive(Default)]
+struct Gone {
+    removed: Vec<Hash>,
+    bytes: u64,
+    there: u64,
+    /// The first that failed.
+    failed: Option<Error>,
+}
+
+/// Whether an entry of the own scope is a component's, as its record says. One that cannot be read is nobody else's.
+fn is_of(remote: &Remote, name: &Hash, component: &ComponentName) -> Result<bool, Failure> {
+    let Some(scope) = &remote.scopes().write else { return Ok(false) };
+    match usable(remote, HomeKind::Cache, name, scope, Instant::now()) {
+        Ok(record) => Ok(record.is_some_and(|record| record.inputs.component() == component)),
+        Err(failure) if failure.trouble == Trouble::Refused => Ok(true),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
-use super::share::{SOURCES, read_record};
+use super::known::Known;
 use super::survey::survey_readable;
 use crate::engine::keys::Computed;
-use crate::entry::{Home, HomeKind, Record, facts, peek, time_text};
+use crate::entry::{Home, Record, time_text};
 use crate::error::Result;
 use crate::hash::{Hash, LineKind, Listing};
 use crate::key::{ComponentKey, ComponentName, KeyRecord, Sources, TemplateKey};
-use crate::remote::{Failure, LONGEST_EXTRA, Remote, Section, Trouble};
+use crate::remote::{Failure, Remote, Trouble};
 use crate::text::{Count, Shown};
 
 /// Differences that are told one by one.
@@ -24,8 +24,11 @@ const MOST_LINES: usize = 20;
 /// Entries whose listings are compared; the others are farther away by their records alone.
 const MOST_COMPARED: usize = 8;
 
-/// Entries of a remote that are looked at.
+/// Entries of a remote that are compared.
 const MOST_REMOTE: usize = 3;
+
+/// Markers of a remote that are followed to find these: some lead to nothing any more.
+const MOST_MARKERS: usize = 30;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,21 +158,24 @@ pub fn explain_among(
     computed: &Computed,
     remote: Option<&Remote>,
 ) -> Result<(Option<Explanation>, Option<Failure>)> {
-    let known = Known { cache, remote: None };
+    let known = Known::new(cache, None);
     let entries = others.0.get(computed.record.component()).into_iter().flatten();
     let entries = entries.filter(|record| record.key != computed.key).cloned().collect();
     if let Some(found) = nearest(&known, computed, entries, false) {
         return Ok((Some(found), None));
     }
     let Some(remote) = remote else { return Ok((None, None)) };
-    let newest = match remote.newest(computed.record.component().as_str(), &computed.record.shelf(), MOST_REMOTE) {
+    let known = Known::new(cache, Some(remote));
+    let component = computed.record.component();
+    let newest = match remote.newest(component.as_str(), &computed.record.shelf(), MOST_MARKERS) {
         Ok(newest) => newest,
         Err(failure) if failure.trouble == Trouble::Local => return Err(failure.error),
         Err(failure) => return Ok((None, Some(failure))),
     };
-    let known = Known { cache, remote: Some(remote) };
-    let records =
-        newest.iter().filter(|(_, key)| *key != computed.key).filter_map(|(_, key)| known.remote_record(key)).collect();
+    let others = newest.iter().filter(|(_, key)| *key != computed.key);
+    let records = others.filter_map(|(_, key)| known.remote_record(key));
+    // Whoever wrote a marker may have named another one's.
+    let records = records.filter(|record| record.inputs.component() == component).take(MOST_REMOTE).collect();
     Ok((nearest(&known, computed, records, true), None))
 }
 
@@ -193,38 +199,6 @@ fn fields_apart(a: &KeyRecord, b: &KeyRecord) -> usize {
     let (a, b) = (a.value(), b.value());
     let fields = a.as_object().into_iter().flatten();
     fields.filter(|(name, value)| b.get(name.as_str()) != Some(value)).count()
-}
-
-/// Where what was hashed then is found.
-struct Known<'a> {
-    cache: &'a Home,
-    remote: Option<&'a Remote>,
-}
-
-impl Known<'_> {
-    fn remote_record(&self, key: &Hash) -> Option<Record> {
-        let (scope, text) = self.remote?.record(Section::Cache, key).ok()??;
-        read_record(&text, HomeKind::Cache, key, &scope).ok()
-    }
-
-    /// The record of a key.
-    fn record(&self, key: &Hash) -> Option<KeyRecord> {
-        let fact =
-            facts::get(self.cache, key).and_then(|text| KeyRecord::parse(&serde_json::from_slice(&text).ok()?).ok());
-        let entry = || Some(peek(self.cache, key).ok()??.record?.inputs);
-        fact.or_else(entry).or_else(|| Some(self.remote_record(key)?.inputs))
-    }
-
-    /// The listing of a digest; in a remote it lies beside the record of the key that covers it.
-    fn listing(&self, digest: &Hash, key: &Hash) -> Option<Listing> {
-        let text = facts::get(self.cache, digest).or_else(|| {
-            let remote = self.remote?;
-            let (scope, _) = remote.record(Section::Cache, key).ok()??;
-            let packed = remote.extra(Section::Cache, &scope, key, SOURCES, LONGEST_EXTRA).ok()??;
-            facts::unpack(&packed, digest)
-        });
-        Listing::parse(&text?).ok()
-    }
 }
 
 fn compare(

@@ -55,8 +55,8 @@ pub fn fetch(remote: &Remote, store: &Home, name: &Hash, context: &Context) -> R
     })
 }
 
-/// Does something once more when what came was damaged, in case it was the way here that did it. What it leads to is counted,
-/// and kept in mind.
+/// Does something once more when what came was damaged, in case it was the way here that did it, or was gone, in case somebody
+/// removed the entry at this moment. What it leads to is counted, and kept in mind.
 fn twice<T>(
     remote: &Remote,
     home: &Home,
@@ -65,12 +65,12 @@ fn twice<T>(
     once: impl Fn() -> Result<Option<T>, Failure>,
 ) -> Result<Option<T>, Failure> {
     let done = match once() {
-        Err(failure) if failure.trouble == Trouble::Damaged => once(),
+        Err(failure) if matches!(failure.trouble, Trouble::Damaged | Trouble::Dangling) => once(),
         done => done,
     };
     if let Err(failure) = &done {
         count(home, Event::Remote(failure.trouble.name()), 0);
-        if failure.trouble == Trouble::Damaged {
+        if matches!(failure.trouble, Trouble::Damaged | Trouble::Dangling) {
             remote.note_spoiled(section(home.kind()), scope, name);
         }
     }
@@ -215,6 +215,8 @@ fn try_through(
     });
     match came {
         Ok(Ok(())) => {}
+        // An interruption is nobody's failure.
+        Ok(Err(failure)) if failure.trouble == Trouble::Local => return Err(failure.error),
         Ok(Err(failure)) => return Ok(Through::Failed(failure)),
         Err(error) => return not_taken(error),
     }

@@ -1,7 +1,7 @@
 //! Entries of the `cache:` block beside the exact one: which to fall back to, and which tells what changed.
 
 use std::cmp::Reverse;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::share::read_record;
 use super::survey::survey;
@@ -65,10 +65,14 @@ pub fn add_remote(remote: &Remote, wanted: &TemplateKey, found: &mut Vec<Kin>) -
 }
 
 fn add(remote: &Remote, wanted: &TemplateKey, found: &mut Vec<Kin>) -> Result<(), Failure> {
+    let started = Instant::now();
     let newest = remote.newest(wanted.component.as_str(), &wanted.shelf(), MOST_REMOTE)?;
     for (_, key) in newest {
         if found.iter().any(|known| known.key == key) {
             continue;
+        }
+        if !remote.has_time(started) {
+            break;
         }
         let text = match remote.record(Section::Cache, &key) {
             Ok(text) => text,

@@ -12,6 +12,7 @@
 //! | [`inodes`] | what files take on disk, each once |
 //! | [`lookup`] | an entry of a key, wherever it is: here, then in the remote |
 //! | [`kin`] | entries of the `cache:` block to fall back to |
+//! | `known` | what was hashed for a key, as far as it is still known |
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
 //! | `repositories` | what somebody works on is not replaced |
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
@@ -30,6 +31,7 @@ pub mod fetch;
 pub mod gc;
 pub mod inodes;
 pub mod kin;
+mod known;
 mod leftovers;
 pub mod lookup;
 mod merge;

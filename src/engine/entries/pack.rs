@@ -43,6 +43,14 @@ pub struct Artifact {
     pub apart: Vec<Root>,
 }
 
+/// The real path of something that may have to be made first.
+fn will_be(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find_map(|there| {
+        let rest = path.strip_prefix(there).ok()?;
+        Some(there.canonicalize().ok()?.join(rest))
+    })
+}
+
 impl Artifact {
     /// Looks at an artifact. A link as the last part of its path is followed, links in it are not. Class `Refused` when there
     /// is nothing, or when one of `not_in` lies in it, or it in one of them.
@@ -56,11 +64,7 @@ impl Artifact {
             other => other.or_fail(|| format!("cannot read `{shown}`"))?,
         };
         let real = path.canonicalize().or_fail(|| format!("cannot read `{shown}`"))?;
-        let inside = |own: &PathBuf| own.canonicalize().is_ok_and(|own| own.starts_with(&real));
-        if let Some(own) = not_in.iter().find(|own| inside(own)) {
-            return Err(refused(&format!("contains `{}`, which is no part of an artifact", Shown::path(own)))
-                .hint("name the folder of the build's output alone"));
-        }
+        Self::contains_none(path, not_in)?;
         let around = |own: &PathBuf| own.canonicalize().is_ok_and(|own| real.starts_with(own));
         if let Some(own) = not_in.iter().find(|own| around(own)) {
             return Err(refused(&format!("lies in `{}`, which is no part of an artifact", Shown::path(own)))
@@ -103,6 +107,20 @@ impl Artifact {
             mtimes: false,
             apart: Vec::new(),
         })
+    }
+
+    /// Whether none of these lies in an artifact, or would if it was there. Class `Refused`.
+    pub fn contains_none(path: &Path, not_in: &[PathBuf]) -> Result<()> {
+        let Ok(real) = path.canonicalize() else { return Ok(()) };
+        match not_in.iter().find(|own| will_be(own).is_some_and(|own| own.starts_with(&real))) {
+            Some(own) => Err(Error::refused(format_args!(
+                "`{}` contains `{}`, which is no part of an artifact",
+                Shown::path(path),
+                Shown::path(own)
+            ))
+            .hint("name the folder of the build's output alone")),
+            None => Ok(()),
+        }
     }
 
     /// Bytes of all files.

@@ -45,12 +45,15 @@ pub(super) fn in_scopes<T>(
             Err(failure) => {
                 let goes_on =
                     !matches!(failure.trouble, Trouble::Unreachable | Trouble::Local) && !remote.is_given_up();
+                let was_damaged = failure.trouble == Trouble::Damaged;
                 failed.get_or_insert(failure);
                 if !goes_on {
                     break;
                 }
-                // A payload may have come in between, and is no part of the lookup.
-                started = Instant::now();
+                // A payload came in between, and is no part of the lookup.
+                if was_damaged {
+                    started = Instant::now();
+                }
             }
         }
     }
@@ -110,15 +113,23 @@ pub fn foresee(remote: &Remote, key: &Hash) -> Result<Option<Record>, Failure> {
 }
 
 /// The record of an entry in one scope. One that does not add up is kept in mind.
-pub(super) fn usable(
+pub fn usable(
     remote: &Remote,
     kind: HomeKind,
     name: &Hash,
     scope: &Scope,
     started: Instant,
 ) -> Result<Option<Record>, Failure> {
-    let Some(text) = remote.record_of(section(kind), scope, name, started)? else { return Ok(None) };
-    read_record(&text, kind, name, scope).map(Some).inspect_err(|_| remote.note_spoiled(section(kind), scope, name))
+    let section = section(kind);
+    let read = || {
+        let Some(text) = remote.record_of(section, scope, name, started)? else { return Ok(None) };
+        read_record(&text, kind, name, scope).map(Some)
+    };
+    read().inspect_err(|failure: &Failure| {
+        if failure.trouble == Trouble::Refused {
+            remote.note_spoiled(section, scope, name);
+        }
+    })
 }
 
 /// What came of uploading an entry.
@@ -193,18 +204,18 @@ pub fn share(
     let section = section(home.kind());
     let publish = || remote.publish(section, &name, &text, (&object, &file), &extras, marker);
     let spoiled = remote.is_spoiled(section, &name);
+    let anew = || remote.remove(section, &name).and_then(|_| publish());
     // What is there is of no use to anybody.
-    let mut published = if spoiled { remote.remove(section, &name).and_then(|_| publish()) } else { publish() };
+    let mut published = if spoiled { anew() } else { publish() };
+    published = match published {
+        // What lies in the place of a record or a payload is none.
+        Err(failure) if failure.trouble == Trouble::Refused && !spoiled => anew(),
+        // A record without its payload has no output that could be kept, and would only mislead.
+        Ok(Published::Exists(theirs)) if is_empty_shell(remote, home.kind(), &theirs, &name, &scope) => anew(),
+        published => published,
+    };
     if spoiled && published.is_ok() {
         remote.forget_spoiled(section, &name);
-    }
-    // The same output whose payload is gone is stored anew: its record would only mislead.
-    if let Ok(Published::Exists(theirs)) = &published
-        && let Ok(theirs) = read_record(theirs, home.kind(), &name, &scope)
-        && let Some(payload) = theirs.payload.filter(|_| theirs.output.tree == record.output.tree)
-        && let Ok(false) = remote.holds(section, &scope, &name, &payload.object(), payload.bytes)
-    {
-        published = remote.remove(section, &name).and_then(|_| publish());
     }
     Ok(match published {
         Ok(Published::Created) => Ok(Shared::Created),
@@ -226,6 +237,15 @@ pub fn share(
     })
 }
 
+/// Whether a record is good and its payload is not there, or is none of this size.
+fn is_empty_shell(remote: &Remote, kind: HomeKind, text: &[u8], name: &Hash, scope: &Scope) -> bool {
+    let payload = read_record(text, kind, name, scope).ok().and_then(|record| record.payload);
+    payload.is_some_and(|payload| match remote.holds(section(kind), scope, name, &payload.object(), payload.bytes) {
+        Ok(holds) => !holds,
+        Err(failure) => failure.trouble == Trouble::Refused,
+    })
+}
+
 /// Whether a file of this machine was not there.
 fn is_missing(error: &Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
@@ -235,4 +255,35 @@ fn is_missing(error: &Error) -> bool {
 fn gone(name: &Hash) -> Shared {
     let why = "somebody replaced or removed it here meanwhile";
     Shared::Gone(format!("the entry {} was not shared: {why}; whoever stored the other one shares that", name.short()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::cancel::Cancel;
+    use crate::remote::{Limits, Scopes};
+
+    #[test]
+    fn all_scopes_share_the_time_of_one_lookup_but_for_what_a_payload_takes() {
+        let read = ["a", "b", "c"].map(|name| Scope::new(name).unwrap()).to_vec();
+        let store = Arc::new(InMemory::new());
+        let remote = Remote::over(store, "", Scopes { write: None, read }, Limits::default(), &Cancel::new()).unwrap();
+        for (trouble, is_new) in [(Trouble::Denied, false), (Trouble::Refused, false), (Trouble::Damaged, true)] {
+            let seen = RefCell::new(Vec::new());
+            let (found, failure) = in_scopes(&remote, |_, started| -> Result<Option<()>, Failure> {
+                seen.borrow_mut().push(started);
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                Err(Failure { trouble, error: Error::damaged("x") })
+            });
+            assert!(found.is_none() && failure.is_some());
+            let seen = seen.into_inner();
+            assert_eq!(seen.len(), 3);
+            assert_eq!(seen[2] > seen[0], is_new, "{trouble}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::watch::{Answered, NoCredentials, Strange};
+use super::watch::{Answered, GivenUp, NoCredentials, Strange};
 use crate::error::{Class, Error, Why};
 use crate::text::{Bytes, Took};
 use crate::transport::secrets::Secrets;
@@ -88,6 +88,12 @@ impl Place {
         }
         if let Some(strange) = find::<Strange>(error) {
             return self.not_understood(doing, strange);
+        }
+        if let Some(given_up) = Self::given_up(error) {
+            return match given_up.sent {
+                None => self.silent(doing, given_up.limit),
+                Some(sent) => self.stuck(doing, sent, given_up.limit),
+            };
         }
         if let Some(http) = find::<HttpError>(error).filter(|_| !speaks_of_content(error)) {
             return self.unreachable(doing, http);
@@ -197,6 +203,17 @@ impl Place {
     pub(super) fn too_slow(&self, doing: &str, came: u64, time: Duration) -> Error {
         let why = format!("{} sent only {} in {}", self.endpoint, Bytes(came), Took(time));
         self.unavailable(doing, &why, Why::Silent).hint(self.check_network())
+    }
+
+    /// The error for an upload of which only so many bytes went out in this time.
+    fn stuck(&self, doing: &str, sent: u64, time: Duration) -> Error {
+        let why = format!("{} took only {} in {}", self.endpoint, Bytes(sent), Took(time));
+        self.unavailable(doing, &why, Why::Silent).hint(self.check_network())
+    }
+
+    /// A request that was given up and is not made again, if that is what the error says.
+    pub(super) fn given_up(error: &object_store::Error) -> Option<&GivenUp> {
+        find::<GivenUp>(error).filter(|given_up| given_up.for_good)
     }
 
     /// The error for an answer that ended before its announced length, again and again.

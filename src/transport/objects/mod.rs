@@ -5,6 +5,7 @@
 //! | `connect` | environment to a client: credentials, endpoint, retries |
 //! | `client` | the HTTP client, which follows no redirects |
 //! | `profile` | the AWS command line's credentials and config files |
+//! | `sent` | how far the body of a request has come |
 //! | `watch` | gives up on a request that makes no progress; takes no other document for the one that was asked for |
 //! | `document` | what an answer in XML is: its outermost element, its code |
 //! | `upload` | sync writes into parts that travel side by side |
@@ -24,6 +25,7 @@ mod download;
 mod errors;
 mod keyed;
 mod profile;
+mod sent;
 mod shelf;
 mod upload;
 mod watch;
@@ -71,19 +73,19 @@ pub struct Limits {
     pub ranges_in_flight: usize,
     /// Time to connect.
     pub connect: Duration,
-    /// Time without a single byte after which a transfer is given up. A request that is silent for half of it is
-    /// abandoned and made again on another connection.
+    /// Time without a single byte after which a transfer is given up. A download that is silent for half of it is abandoned
+    /// and made again on another connection.
     pub no_progress: Duration,
     /// Time until the answer to a request without a body must begin; half of `no_progress` when none is given.
     pub first_byte: Option<Duration>,
-    /// Whether a range that falls silent for half of `no_progress` is taken up on another connection. Otherwise a silence of
-    /// all of it ends the download.
+    /// Whether a range that falls silent for half of `no_progress` is taken up on another connection, and any other request
+    /// that falls silent made again. Otherwise a silence ends it.
     pub take_up_silent: bool,
     /// A download that is waited for and brings fewer bytes than this within `crawl_time` is given up.
     pub crawl_bytes: u64,
     /// The time for `crawl_bytes`.
     pub crawl_time: Duration,
-    /// Bytes a second that a request body is granted on top of `no_progress`.
+    /// Bytes a second that a request body may take as a whole, on top of `no_progress`. Silence ends it sooner.
     pub slowest: u64,
     /// Retries of a request that failed for a passing reason.
     pub retries: usize,
@@ -102,7 +104,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Time until the answer to a request with so many bytes must begin.
+    /// The most time until the answer to a request with so many bytes must begin.
     fn answer(&self, bytes: u64) -> Duration {
         match bytes {
             0 => self.first_byte.unwrap_or(self.no_progress / 2),

@@ -109,7 +109,8 @@ impl Shelf for BucketShelf {
         let key = self.objects.key(name)?;
         let cannot = || format!("cannot read `{}`", Shown::path(source));
         let mut file = File::open(source).or_fail(cannot)?;
-        let mut upload = Box::new(ObjectUpload::new(Arc::clone(&self.objects.shared), key, doing));
+        let upload = ObjectUpload::new(Arc::clone(&self.objects.shared), key, doing).with_shared_key();
+        let mut upload = Box::new(upload);
         let mut block = vec![0; BLOCK];
         loop {
             let count = match file.read(&mut block) {

@@ -7,9 +7,10 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
+use object_store::{MultipartUpload, ObjectMeta, ObjectStoreExt, PutPayload};
 use tokio::task::JoinSet;
 
+use super::errors::{Absence, Place};
 use super::{Limits, Shared};
 use crate::error::{Error, Result};
 use crate::transport::Upload;
@@ -31,6 +32,8 @@ pub(super) struct ObjectUpload {
     written: u64,
     multipart: Option<Box<dyn MultipartUpload>>,
     under_way: JoinSet<Result<()>>,
+    /// Whether others store objects under this key, too.
+    key_is_shared: bool,
     failed: bool,
 }
 
@@ -45,8 +48,15 @@ impl ObjectUpload {
             written: 0,
             multipart: None,
             under_way: JoinSet::new(),
+            key_is_shared: false,
             failed: false,
         }
+    }
+
+    /// Others store objects under this key, too: what lies there is not taken for ours by its size alone.
+    pub(super) fn with_shared_key(mut self) -> Self {
+        self.key_is_shared = true;
+        self
     }
 
     /// Sends the buffer off as a part, after waiting until fewer than the allowed number are under way.
@@ -99,13 +109,15 @@ impl ObjectUpload {
             self.send_part()?;
         }
         self.drain_to(0)?;
+        let before = if self.key_is_shared { self.look() } else { Some(None) };
         let Some(multipart) = &mut self.multipart else { return Ok(()) };
         let limit = self.shared.limits.no_progress * COMPLETE_FACTOR;
         let completed = self.shared.wait(async { tokio::time::timeout(limit, multipart.complete()).await })?;
         match completed {
             Err(_) => return Err(self.shared.place.silent("putting the parts together", limit)),
             Ok(Ok(_)) => {}
-            Ok(Err(error)) if self.landed() => {
+            // Who fell silent would be silent again.
+            Ok(Err(error)) if Place::given_up(&error).is_none() && self.landed(before.as_ref()) => {
                 tracing::debug!(error = %self.shared.place.cause(&error), "the answer was lost, the object is there");
             }
             Ok(Err(error)) => return Err(self.shared.place.explain("putting the parts together", &error)),
@@ -114,11 +126,23 @@ impl ObjectUpload {
         Ok(())
     }
 
-    /// Whether the object is there although completing it failed: a retry after a lost answer finds its upload gone.
-    /// The key is this job's own, so an object of exactly this size is taken for ours.
-    fn landed(&self) -> bool {
-        let head = self.shared.wait(self.shared.store.head(&self.key));
-        matches!(head, Ok(Ok(meta)) if meta.size == self.written)
+    /// Whether the object is there although completing it failed: a retry after a lost answer finds its upload gone. One of
+    /// exactly this size is taken for ours, unless it was there `before`.
+    fn landed(&self, before: Option<&Option<ObjectMeta>>) -> bool {
+        let (Some(before), Some(Some(now))) = (before, self.look()) else { return false };
+        let is_other = |before: &ObjectMeta| (&before.e_tag, before.last_modified) != (&now.e_tag, now.last_modified);
+        now.size == self.written && before.as_ref().is_none_or(is_other)
+    }
+
+    /// What lies under the key, if that can be told.
+    fn look(&self) -> Option<Option<ObjectMeta>> {
+        let (shared, limit) = (&self.shared, self.shared.limits.no_progress);
+        let head = shared.wait(shared.within(self.doing, limit, shared.store.head(&self.key))).ok()?.ok()?;
+        match head {
+            Ok(meta) => Some(Some(meta)),
+            Err(error) if Place::absence(&error) != Absence::None => Some(None),
+            Err(_) => None,
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Single requests, below the retries of `object_store`: a limit on silence, and answers that say no as typed errors.
 //!
 //! The client's own time limits count from the beginning of a request to its end: either too short for a slow line or too
-//! long to notice a dead one. Here a request gets time by its size, and one that runs out is retried like any other
-//! timeout, on another connection. An answer that says no is read here, since `object_store` keeps its status to itself and
+//! long to notice a dead one. Here the time counts from the last byte that went out, and all of a request gets time by its
+//! size. One that runs out is retried on another connection like any other timeout, or not at all: the limits say which. An answer that says no is read here, since `object_store` keeps its status to itself and
 //! its text, which may hold tokens, in its messages. An answer that says yes to a question for a document is looked at too:
 //! `object_store` takes a login page for a listing of nothing, and services report failures behind a status of 200.
 //! Requests for a cloud machine's own credentials are special: on every other machine
@@ -10,25 +10,29 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
 use object_store::{ClientOptions, HeaderValue};
+use reqwest::Client;
 
 use super::Limits;
 use super::client::client;
 use super::document::{Root, element, root};
+use super::sent::{Sent, send};
 use crate::text::Took;
 
 /// Time for one answer of the metadata service, which is one hop away if it is there at all.
 const METADATA_LIMIT: Duration = Duration::from_secs(3);
 
 /// How much of an answer that says no is read.
-const LONGEST_ANSWER: usize = 64 << 10;
+pub(super) const LONGEST_ANSWER: usize = 64 << 10;
 
 /// Makes clients whose requests are watched.
 #[derive(Debug, Clone)]
@@ -50,14 +54,17 @@ impl Watch {
 
 impl HttpConnector for Watch {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = HttpClient::new(client(options)?);
+        let client = client(options)?;
+        let inner = HttpClient::new(client.clone());
         let Watch { limits, emulator } = self.clone();
-        Ok(HttpClient::new(Watched { inner, limits, emulator }))
+        Ok(HttpClient::new(Watched { client, inner, limits, emulator }))
     }
 }
 
 #[derive(Debug)]
 struct Watched {
+    client: Client,
+    /// The same, as `object_store` uses it.
     inner: HttpClient,
     limits: Limits,
     emulator: bool,
@@ -68,10 +75,23 @@ impl Watched {
         if is_metadata(&request) {
             return self.ask_metadata(request).await;
         }
-        let limit = self.limits.answer(request.body().content_length() as u64);
+        let size = request.body().content_length() as u64;
         let document = asks_for_document(&request);
         let host = request.uri().authority().map_or("", |authority| authority.as_str()).to_owned();
-        match tokio::time::timeout(limit, self.inner.execute(request)).await {
+        let sent = Sent::nothing();
+        let counting = Arc::clone(&sent);
+        let asked = async {
+            // Texts, which are short, are sent in one piece.
+            match request.body().as_bytes() {
+                Some(_) => self.inner.execute(request).await,
+                None => send(&self.client, request, counting, self.limits.no_progress).await,
+            }
+        };
+        let answer = match select(pin!(asked), pin!(sent.stops(&self.limits, size))).await {
+            Either::Left((answer, _)) => Ok(answer),
+            Either::Right((given_up, _)) => Err(given_up),
+        };
+        match answer {
             Ok(Ok(answer)) if !answer.status().is_success() && answer.status().as_u16() != 304 => {
                 let status = answer.status().as_u16();
                 if let Some(pause) = pause_asked(&answer).filter(|pause| *pause <= self.limits.retry_after) {
@@ -89,12 +109,12 @@ impl Watched {
             Ok(Ok(answer)) if document => self.read_document(host, answer).await,
             Ok(Err(error)) => Err(broken(error)),
             Ok(answer) => answer,
-            Err(_) => {
-                // Where a first byte has a limit of its own, whoever asked says what came of it.
-                if self.limits.first_byte.is_none() {
-                    tracing::warn!("{host} has not answered a request for {}", Took(limit));
+            Err(given_up) => {
+                // What is not made again is told by whoever asked.
+                if !given_up.for_good {
+                    tracing::warn!("{host} has not answered a request for {}", Took(given_up.limit));
                 }
-                Err(HttpError::new(HttpErrorKind::Timeout, Silent(limit)))
+                Err(given_up.into())
             }
         }
     }
@@ -106,7 +126,12 @@ impl Watched {
         let mut blocks = body.bytes_stream();
         let mut bytes = Vec::new();
         let mut known = false;
-        while let Some(block) = blocks.next().await {
+        let silence = self.limits.no_progress;
+        let next = async |blocks: &mut _| match tokio::time::timeout(silence, StreamExt::next(blocks)).await {
+            Ok(block) => Ok(block),
+            Err(_) => Err(HttpError::from(GivenUp::silent(silence, &self.limits))),
+        };
+        while let Some(block) = next(&mut blocks).await? {
             bytes.extend_from_slice(&block?);
             if known {
                 continue;
@@ -200,17 +225,44 @@ fn is_metadata(request: &HttpRequest) -> bool {
         && ["/latest/api/token", "/latest/meta-data/iam/", "/computeMetadata/v1/"].iter().any(|at| path.starts_with(at))
 }
 
-/// No answer within the limit.
+/// A request that was waited for long enough.
 #[derive(Debug)]
-struct Silent(Duration);
+pub(super) struct GivenUp {
+    /// How long nothing moved, or how long it took as a whole.
+    pub(super) limit: Duration,
+    /// How much of the body went out, where that was too little and not nothing.
+    pub(super) sent: Option<u64>,
+    /// Whether it is made again, on another connection.
+    pub(super) for_good: bool,
+}
 
-impl fmt::Display for Silent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no try was answered within its {} s", self.0.as_secs_f32().ceil())
+impl GivenUp {
+    /// Nothing moved.
+    pub(super) fn silent(limit: Duration, limits: &Limits) -> Self {
+        GivenUp { limit, sent: None, for_good: !limits.take_up_silent }
+    }
+
+    /// Too little moved.
+    pub(super) fn slow(sent: u64, limit: Duration, limits: &Limits) -> Self {
+        GivenUp { sent: Some(sent), ..Self::silent(limit, limits) }
     }
 }
 
-impl std::error::Error for Silent {}
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no try was answered within its {} s", self.limit.as_secs_f32().ceil())
+    }
+}
+
+impl std::error::Error for GivenUp {}
+
+impl From<GivenUp> for HttpError {
+    fn from(given_up: GivenUp) -> Self {
+        // Of this kind is what `object_store` makes again, and of that what it does not.
+        let kind = if given_up.for_good { HttpErrorKind::Unknown } else { HttpErrorKind::Timeout };
+        HttpError::new(kind, given_up)
+    }
+}
 
 /// An answer that says no, reduced to what may be repeated.
 #[derive(Debug)]

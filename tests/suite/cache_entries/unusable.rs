@@ -174,6 +174,26 @@ fn a_hit_needs_no_room_in_a_cache_that_is_full() {
 }
 
 #[test]
+fn what_a_remote_has_and_no_room_is_left_for_is_this_machines_trouble() {
+    let sandbox = workspace();
+    let noise: Vec<u8> = (0..100_000_u64).flat_map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes()).collect();
+    fs::write(sandbox.work("out/noise"), noise).unwrap();
+    let url = format!("file://{}", sandbox.path("remote").display());
+    sandbox.monofo(["cache", "build", "a", "--source", "out", "--remote", &url]).exits(0);
+    fs::create_dir(sandbox.path("small")).unwrap();
+    let Some(small) = Small::mount(&sandbox.path("small")) else { return };
+    let get = |args: &[&str], status: i32| {
+        let run =
+            sandbox.monofo([&["--json", "cache", "get", "a", "--target", "got", "--remote", &url], args].concat());
+        document(run.env("MONOFO_CACHE_DIR", small.0.join("cache").to_str().unwrap()), status)
+    };
+    let missed = get(&[], 3);
+    assert!(missed["error"]["message"].as_str().unwrap().contains("could not be kept here"), "{missed:#}");
+    let failed = get(&["--remote-required"], 1);
+    assert!(failed["error"]["message"].as_str().unwrap().contains("could not be kept here"), "{failed:#}");
+}
+
+#[test]
 fn an_entry_that_was_replaced_while_it_was_shared_fails_no_build() {
     let sandbox = workspace();
     let url = format!("file://{}", sandbox.path("remote").display());
