@@ -146,6 +146,32 @@ fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
 }
 
 #[test]
+fn a_fork_stores_nothing_whatever_scopes_its_agent_has() {
+    let remote = |machine: &mut Machine| {
+        let url = format!("file://{}", machine.sandbox.path("remote").display());
+        machine.set(&[("MONOFO_REMOTE", &url), ("BUILDKITE_REPO", "git@host.example:a/b.git")]);
+    };
+    let cache = json!({ "key": "a", "paths": "deps" });
+    for scopes in [("MONOFO_READ_SCOPES", "shared,trusted"), ("MONOFO_SCOPE", "trusted")] {
+        let mut machine = Machine::with(&[scopes]);
+        remote(&mut machine);
+        let fork = [("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", "git://host.example/x/b.git")];
+        machine.set(&fork);
+        let (_, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", "evil"));
+        assert!(log.contains("a fork's pull request stores nothing"), "{log}");
+        assert!(!machine.sandbox.path("remote").exists() && !machine.home().exists(), "{scopes:?}");
+        machine.set(&[("BUILDKITE_PULL_REQUEST", "false"), ("BUILDKITE_PULL_REQUEST_REPO", "")]);
+        machine.clean();
+        let (hit, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", "good"));
+        assert!(hit == "miss" && log.contains("shared in"), "{log}");
+        assert!(machine.sandbox.path("remote/meta-v1/trusted").exists());
+        // What it stores is what it reads.
+        machine.forget();
+        assert_eq!(machine.job(&cache, nothing).0, "exact", "{scopes:?}");
+    }
+}
+
+#[test]
 fn invalidating_with_a_remote_removes_the_shared_entry_too() {
     let machine = Machine::new();
     let url = format!("file://{}", machine.sandbox.path("remote").display());
