@@ -35,7 +35,14 @@ pub fn job_scopes(keeping: &Keeping, env: &Env) -> Result<(Scopes, Option<&'stat
     }
     if pull_request(env).is_some() && is_fork(env) && !env.switch("MONOFO_SAVE_FROM_FORKS") {
         scopes.write = None;
-        return Ok((scopes, Some("a fork's pull request stores nothing unless MONOFO_SAVE_FROM_FORKS is set")));
+        let why = match env.text("BUILDKITE_PULL_REQUEST_REPO") {
+            Some(_) => "a fork's pull request stores nothing unless MONOFO_SAVE_FROM_FORKS is set",
+            None => {
+                "BUILDKITE_PULL_REQUEST_REPO is empty, so this may be a fork's pull request, which stores nothing unless \
+                 MONOFO_SAVE_FROM_FORKS is set"
+            }
+        };
+        return Ok((scopes, Some(why)));
     }
     Ok((scopes, None))
 }
@@ -77,11 +84,12 @@ pub fn is_default_branch(env: &Env) -> bool {
 }
 
 /// Whether a pull request comes from another repository than the pipeline's. The two are written in different ways, as
-/// `git@github.com:a/b.git` and `git://github.com/a/b.git`; what cannot be told is a fork's.
+/// `git@github.com:a/b.git` and `git://github.com/a/b.git`; what cannot be told is a fork's. So is one without an address:
+/// Buildkite has it for each pull request, and builds that are made through its interface may leave it out.
 fn is_fork(env: &Env) -> bool {
-    let Some(from) = env.text("BUILDKITE_PULL_REQUEST_REPO") else { return false };
-    let own = env.text("BUILDKITE_REPO").and_then(repository);
-    own.is_none() || own != repository(from)
+    let repository = |name| env.text(name).and_then(repository);
+    let from = repository("BUILDKITE_PULL_REQUEST_REPO");
+    from.is_none() || from != repository("BUILDKITE_REPO")
 }
 
 /// The host and the path of a repository's address, without what differs between ways to reach it: scheme, user, port, `.git`.
@@ -145,6 +153,7 @@ mod tests {
     #[test]
     fn the_job_decides() {
         let fork = ("BUILDKITE_PULL_REQUEST_REPO", "git://github.com/other/my-project.git");
+        let same = ("BUILDKITE_PULL_REQUEST_REPO", SAME);
         for (variables, write, read) in [
             (vec![("BUILDKITE_BRANCH", "main")], "trusted", "trusted"),
             (vec![("BUILDKITE_BRANCH", "v1"), ("BUILDKITE_TAG", "v1")], "trusted", "trusted"),
@@ -153,19 +162,20 @@ mod tests {
                 "branch/fix",
                 "branch/fix trusted",
             ),
-            (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7")], "pr/7", "pr/7 trusted"),
+            (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7"), same], "pr/7", "pr/7 trusted"),
+            (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7")], "-", "pr/7 trusted"),
             (
                 vec![
                     ("BUILDKITE_BRANCH", "fix"),
                     ("BUILDKITE_PULL_REQUEST", "7"),
                     ("BUILDKITE_PULL_REQUEST_BASE_BRANCH", "next"),
+                    same,
                 ],
                 "pr/7",
                 "pr/7 branch/next trusted",
             ),
             (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7"), fork], "-", "pr/7 trusted"),
             (vec![("BUILDKITE_PULL_REQUEST", "7"), fork, ("MONOFO_SAVE_FROM_FORKS", "1")], "pr/7", "pr/7 trusted"),
-            (vec![("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", SAME)], "pr/7", "pr/7 trusted"),
             (vec![("BUILDKITE_BRANCH", "main"), ("MONOFO_SCOPE", "mine")], "mine", "mine"),
             (vec![("BUILDKITE_BRANCH", "main"), ("MONOFO_READ_SCOPES", "x,trusted")], "trusted", "x trusted"),
             (vec![("BUILDKITE_PULL_REQUEST", "7"), fork, ("MONOFO_READ_SCOPES", "x,trusted")], "-", "x trusted"),
@@ -220,7 +230,7 @@ mod tests {
             assert!(is_fork(OWN, fork), "{fork}");
         }
         assert!(is_fork("/srv/a/b.git", "/srv/a/b.git") && is_fork("", SAME));
-        assert!(!is_fork(OWN, ""));
+        assert!(is_fork(OWN, "") && is_fork("", ""));
     }
 
     #[test]

@@ -130,7 +130,11 @@ fn a_bad_entry_hides_no_good_one_of_a_later_scope_and_is_replaced_where_it_may_b
 
 #[test]
 fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
-    let mut machine = Machine::with(&[("BUILDKITE_PULL_REQUEST", "7")]);
+    let mut machine = Machine::with(&[
+        ("BUILDKITE_PULL_REQUEST", "7"),
+        ("BUILDKITE_REPO", "git@host.example:a/b.git"),
+        ("BUILDKITE_PULL_REQUEST_REPO", "git://host.example/a/b.git"),
+    ]);
     let cache = json!({ "key": "a", "paths": "deps" });
     machine.job(&cache, |sandbox| sandbox.write("deps/of", "pull request"));
     machine.set(&[("BUILDKITE_PULL_REQUEST", "false")]);
@@ -152,13 +156,16 @@ fn a_fork_stores_nothing_whatever_scopes_its_agent_has() {
         machine.set(&[("MONOFO_REMOTE", &url), ("BUILDKITE_REPO", "git@host.example:a/b.git")]);
     };
     let cache = json!({ "key": "a", "paths": "deps" });
-    for scopes in [("MONOFO_READ_SCOPES", "shared,trusted"), ("MONOFO_SCOPE", "trusted")] {
+    for (scopes, from) in [
+        (("MONOFO_READ_SCOPES", "shared,trusted"), "git://host.example/x/b.git"),
+        (("MONOFO_SCOPE", "trusted"), "git://host.example/x/b.git"),
+        (("MONOFO_VERBOSE", "0"), ""),
+    ] {
         let mut machine = Machine::with(&[scopes]);
         remote(&mut machine);
-        let fork = [("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", "git://host.example/x/b.git")];
-        machine.set(&fork);
+        machine.set(&[("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", from)]);
         let (_, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", "evil"));
-        assert!(log.contains("a fork's pull request stores nothing"), "{log}");
+        assert!(log.contains("a fork's pull request") && log.contains("MONOFO_SAVE_FROM_FORKS"), "{log}");
         assert!(!machine.sandbox.path("remote").exists() && !machine.home().exists(), "{scopes:?}");
         machine.set(&[("BUILDKITE_PULL_REQUEST", "false"), ("BUILDKITE_PULL_REQUEST_REPO", "")]);
         machine.clean();
