@@ -125,8 +125,8 @@ impl CacheBlock<'_> {
         let (started, context) = (Instant::now(), self.context());
         let _watch = self.report.watch(vec![context.progress.clone()]);
         // A cache that lies in the checkout is no part of what is built there.
-        let own = [keeping.cache.root().to_owned(), keeping.store.root().to_owned()];
-        let (artifact, warnings) = bundle::look(&place.paths(due.entry)?, id.as_str(), &own, self.cancel)?;
+        let guards = keeping.guards();
+        let (artifact, warnings) = bundle::look(&place.paths(due.entry)?, id.as_str(), &guards, self.cancel)?;
         for warning in warnings {
             self.report.warning(format_args!("{id}: {warning}"));
         }

@@ -48,14 +48,26 @@ impl BundlePath {
     fn is_link(&self) -> bool {
         !self.of_home && fs::symlink_metadata(&self.place).is_ok_and(|there| there.is_symlink())
     }
+
+    /// Where a link on the way leads that nothing is stored from, if it does. `real` is where the path is.
+    fn leads_astray(&self, real: &Path, guards: &Guards) -> Option<&'static str> {
+        let within = |folder: &Path| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
+        if !self.of_home && !within(&guards.workspace) {
+            return Some("out of the working folder");
+        }
+        if real.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git")) {
+            return Some("into a git repository's own folder");
+        }
+        guards.own.iter().any(|own| within(own)).then_some("into the cache, the store or the remote")
+    }
 }
 
-/// Looks at the paths of an entry. `None` when nothing is at any of them; a warning for each that is not there. Class
-/// `Refused` when one of `not_in` lies in what would be stored.
+/// Looks at the paths of an entry. `None` when nothing is at any of them; a warning for each that is not there, or is not
+/// where it says. Class `Refused` when a folder of ours lies in what would be stored.
 pub fn look(
     paths: &[BundlePath],
     name: &str,
-    not_in: &[PathBuf],
+    guards: &Guards,
     cancel: &Cancel,
 ) -> Result<(Option<Artifact>, Vec<String>)> {
     let mut warnings = Vec::new();
@@ -73,8 +85,13 @@ pub fn look(
             }
             other => other.or_fail(|| format!("cannot read `{shown}`"))?,
         };
+        // The command made what is there, perhaps where it may see less than this process does.
+        if let Some(why) = path.leads_astray(&real, guards) {
+            warnings.push(format!("a link leads `{shown}` {why}, and it is left out"));
+            continue;
+        }
         let status = fs::metadata(&real).or_fail(|| format!("cannot read `{shown}`"))?;
-        if let Some(own) = not_in.iter().find(|own| own.canonicalize().is_ok_and(|own| own.starts_with(&real))) {
+        if let Some(own) = guards.own.iter().find(|own| own.canonicalize().is_ok_and(|own| own.starts_with(&real))) {
             return Err(Error::refused(format_args!(
                 "`{shown}` contains `{}`, which is no part of an entry",
                 Shown::path(own)

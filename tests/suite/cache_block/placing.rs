@@ -99,6 +99,31 @@ fn a_path_that_is_a_link_is_neither_stored_nor_replaced() {
     machine.sandbox.assert_paths("work", &["deps", "more", "more/a", "real", "real/a"]);
 }
 
+/// The command may run where it sees less than the agent's user does.
+#[test]
+fn nothing_is_stored_from_where_a_link_of_the_command_leads() {
+    let machine = Machine::new();
+    machine.sandbox.write("../secret/x", "of the host");
+    machine.sandbox.write("../secret/d/x", "of the host");
+    machine.sandbox.write(".git/x", "of the repository");
+    let cache = json!({ "key": "a", "paths": ["o/x", "o/d", "p/x", "q/x", "kept"] });
+    let (_, log) = machine.job(&cache, |sandbox| {
+        symlink("../secret", sandbox.work("o")).unwrap();
+        symlink(sandbox.work(".git"), sandbox.work("p")).unwrap();
+        symlink("real", sandbox.work("q")).unwrap();
+        sandbox.write("real/x", "mine");
+        sandbox.write("kept/x", "mine");
+    });
+    for says in ["`o/x` out of the working folder", "`o/d` out of the", "`p/x` into a git repository's own folder"] {
+        assert!(log.contains(&format!("warning: x: a link leads {says}")), "{says}: {log}");
+    }
+    assert!(log.contains("x: stored a, 2 files"), "{log}");
+    let cache = json!({ "key": "b", "paths": "o/x" });
+    fs::remove_file(machine.sandbox.work("o")).unwrap();
+    let (_, log) = machine.job(&cache, |sandbox| symlink("/etc", sandbox.work("o")).unwrap());
+    assert!(log.contains("none of its paths is there") && !log.contains("stored b"), "{log}");
+}
+
 #[test]
 fn what_is_not_there_is_left_out_and_nothing_is_no_entry() {
     let machine = Machine::new();
