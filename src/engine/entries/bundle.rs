@@ -24,7 +24,7 @@ use crate::cancel::Cancel;
 use crate::collect::{Kind, RootOf, leads_out, links_warning, whole_trees};
 use crate::context::Context;
 use crate::entry::{Encoding, Existing, Home, Output, Published, Record, RootKind, Staging, open, publish};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::ListingKind;
 use crate::key::KeyRecord;
 use crate::remote::Scopes;
@@ -47,6 +47,12 @@ impl BundlePath {
     /// Whether it is a link itself. Below `~` that is the user's own way to say where a tool keeps its files.
     fn is_link(&self) -> bool {
         !self.of_home && fs::symlink_metadata(&self.place).is_ok_and(|there| there.is_symlink())
+    }
+
+    /// Whether a link is on the way to it from the working folder, or in its place.
+    fn is_behind_link(&self, workspace: &Path) -> bool {
+        let on_the_way = || self.place.ancestors().take_while(|place| *place != workspace);
+        !self.of_home && on_the_way().any(|place| fs::symlink_metadata(place).is_ok_and(|there| there.is_symlink()))
     }
 
     /// Where a link on the way leads that nothing is stored from, if it does. `real` is where the path is.
@@ -184,34 +190,44 @@ pub fn save(
 
 /// Where the paths of an entry go.
 #[derive(Debug)]
-pub struct Targets(Vec<(BundlePath, Target)>);
+pub struct Targets(Vec<(BundlePath, Spot)>);
+
+#[derive(Debug)]
+enum Spot {
+    Free(Target),
+    /// A link is in the way, as this sentence says: nothing can be put there, and perhaps nothing has to be.
+    InTheWay(String),
+}
 
 impl Targets {
-    /// Judges all of them. Makes nothing. Class `Refused` for what is never replaced or added to, and for a path that a link
-    /// leads out of the working folder.
+    /// Judges all of them. Makes nothing. Class `Refused` for what is never replaced or added to, as long as no link makes
+    /// a path that: the command, or the checkout, may have one in the way for a while.
     pub fn new(paths: &[BundlePath], guards: &Guards) -> Result<Self> {
         let judged = |path: &BundlePath| {
+            let shown = Shown(path.written.as_bytes());
+            if path.is_link() {
+                return Ok((path.clone(), Spot::InTheWay(format!("`{shown}` is a link"))));
+            }
             let place = match (path.of_home, fs::symlink_metadata(&path.place)) {
                 // A link to where a tool keeps its files is the user's own.
                 (true, Ok(there)) if there.is_symlink() => path.place.canonicalize().unwrap_or(path.place.clone()),
                 _ => path.place.clone(),
             };
             let target = if path.of_home { Target::judged(&place, guards) } else { Target::new(&place, guards) };
-            let target = target.map_err(|error| {
-                error.with_hint(format!("`{}` cannot be one of the paths: name others", Shown(path.written.as_bytes())))
-            })?;
-            let inside = guards.workspace.canonicalize().is_ok_and(|root| target.real().starts_with(root));
-            if path.is_link() {
-                return Err(Error::refused(format_args!("`{}` is a link", Shown(path.written.as_bytes())))
-                    .hint("name what it leads to, or let the command make the link"));
-            }
-            if !path.of_home && !inside {
-                return Err(Error::refused(format_args!(
-                    "a link leads `{}` out of the working folder",
-                    Shown(path.written.as_bytes())
-                )));
-            }
-            Ok((path.clone(), target))
+            let inside = |target: &Target| {
+                path.of_home || guards.workspace.canonicalize().is_ok_and(|root| target.real().starts_with(root))
+            };
+            let spot = match target {
+                Ok(target) if inside(&target) => Spot::Free(target),
+                Ok(_) => Spot::InTheWay(format!("a link leads `{shown}` out of the working folder")),
+                Err(error) if error.class() == Class::Refused && path.is_behind_link(&guards.workspace) => {
+                    Spot::InTheWay(format!("`{shown}` is behind a link: {error}"))
+                }
+                Err(error) => {
+                    return Err(error.with_hint(format!("`{shown}` cannot be one of the paths: name others")));
+                }
+            };
+            Ok((path.clone(), spot))
         };
         paths.iter().map(judged).collect::<Result<_>>().map(Targets)
     }
@@ -237,19 +253,32 @@ pub fn restore(
     context: &Context,
 ) -> Result<Vec<String>> {
     context.progress.expect(output.bytes);
-    let mut roots = Vec::new();
-    for (path, target) in &targets.0 {
+    let (mut roots, mut blocked) = (Vec::new(), Vec::new());
+    for (path, spot) in &targets.0 {
+        let target = match spot {
+            Spot::Free(target) => target,
+            Spot::InTheWay(why) => {
+                blocked.push((path, why, Staging::new(home)?));
+                continue;
+            }
+        };
         let beside = target.near(path.of_home)?.beside(home)?;
         let root = beside.path.join("tree");
         fs::create_dir(&root).or_fail(|| "cannot make a folder beside the target")?;
         roots.push((path, target, beside, root));
     }
-    let places: Vec<_> = roots.iter().map(|(path, _, _, root)| Place { prefix: path.name.as_bytes(), root }).collect();
+    let free = roots.iter().map(|(path, _, _, root)| Place { prefix: path.name.as_bytes(), root });
+    let aside = blocked.iter().map(|(path, _, staging)| Place { prefix: path.name.as_bytes(), root: staging.path() });
+    let places: Vec<_> = free.chain(aside).collect();
     let content = codec::decode(payload, context)?;
     let given = if output.mtimes { Given::Stored } else { return Err(Error::damaged("it has no times of its own")) };
     let (listing, digest) = restore_apart(content, &places, ListingKind::Dir, given, output.bytes, context)?;
     check(&listing, &digest, output)?;
     drop(places);
+    if let Some((_, why, _)) = blocked.iter().find(|(path, _, staging)| is_there(&staging.join(&path.name))) {
+        return Err(Error::refused(format_args!("{why}, and the entry has something for it"))
+            .hint("remove the link, or name what it leads to; then the next job restores it"));
+    }
     let mut ready = Vec::new();
     for (path, target, beside, root) in roots {
         let tree = root.join(&path.name);
@@ -266,6 +295,10 @@ pub fn restore(
     // What can be taken back comes first.
     ready.sort_by_key(|one| (one.of_home, one.kind == RootKind::File));
     place(ready)
+}
+
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
 }
 
 fn place(ready: Vec<Ready<'_>>) -> Result<Vec<String>> {
@@ -318,7 +351,7 @@ impl Ready<'_> {
         if self.of_home || self.kind == RootKind::File {
             return;
         }
-        let undone = if fs::symlink_metadata(&self.tree).is_ok() {
+        let undone = if is_there(&self.tree) {
             self.target.swap(&self.tree, self.kind, &self.beside).map(drop)
         } else {
             fs::rename(self.target.real(), &self.tree).or_fail(|| "cannot take a folder back")

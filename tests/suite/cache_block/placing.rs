@@ -86,17 +86,49 @@ fn when_one_path_cannot_be_placed_the_others_stay_as_they_were() {
 }
 
 #[test]
-fn a_path_that_is_a_link_is_neither_stored_nor_replaced() {
+fn a_link_in_the_way_is_neither_stored_nor_replaced_and_fails_no_job() {
     let machine = Machine::new();
-    let cache = json!({ "key": "a", "paths": ["deps", "more"] });
+    fs::create_dir_all(machine.sandbox.path("outside")).unwrap();
+    machine.sandbox.write(".git/x", "");
+    let strict = |paths: &[&str]| json!({ "key": "a", "paths": paths, "soft-fail": false });
+    let cache = strict(&["deps", "more", "o/x", "p/x"]);
+    // A link of the checkout, or of the job before, and nothing to be restored.
+    symlink("../outside", machine.sandbox.work("o")).unwrap();
+    symlink(".git", machine.sandbox.work("p")).unwrap();
     let (_, log) = machine.job(&cache, |sandbox| {
         sandbox.write("real/a", "");
         sandbox.write("more/a", "");
         symlink("real", sandbox.work("deps")).unwrap();
     });
     assert!(log.contains("warning: deps: `deps` is a link, and is left out"), "{log}");
-    machine.pre(&cache, 6).before.says("`deps` is a link");
-    machine.sandbox.assert_paths("work", &["deps", "more", "more/a", "real", "real/a"]);
+    // The entry has nothing for the links.
+    machine.sandbox.write("more/a", "changed");
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "exact" && !log.contains("warning"), "{log}");
+    assert_eq!(fs::read_to_string(machine.sandbox.work("more/a")).unwrap(), "");
+    assert!(fs::read_link(machine.sandbox.work("deps")).is_ok());
+
+    // Now it has something.
+    for (path, says) in [
+        ("d", "`d` is a link"),
+        ("e/x", "a link leads `e/x` out of the working folder"),
+        ("f/x", "`f/x` is behind a link"),
+    ] {
+        let of = |soft: bool| json!({ "key": path, "paths": path, "soft-fail": soft });
+        let link = path.split('/').next().unwrap();
+        let leads_to = if link == "f" { ".git" } else { "../outside" };
+        machine.job(&of(true), |sandbox| sandbox.write(path, "cached"));
+        fs::remove_dir_all(machine.sandbox.work(link))
+            .or_else(|_| fs::remove_file(machine.sandbox.work(link)))
+            .unwrap();
+        symlink(leads_to, machine.sandbox.work(link)).unwrap();
+        let (hit, log) = machine.job(&of(true), nothing);
+        assert!(hit == "miss" && log.contains(says) && log.contains("the entry has something for it"), "{log}");
+        machine.pre(&of(false), 6).before.says("remove the link");
+        assert!(fs::read_link(machine.sandbox.work(link)).is_ok());
+    }
+    assert_eq!(fs::read_dir(machine.sandbox.path("outside")).unwrap().count(), 0);
+    machine.sandbox.assert_paths("work/.git", &["x"]);
 }
 
 /// The command may run where it sees less than the agent's user does.
@@ -143,19 +175,15 @@ fn what_is_not_there_is_left_out_and_nothing_is_no_entry() {
 fn places_that_are_never_replaced_fail_the_job_before_the_command() {
     let machine = Machine::new();
     fs::create_dir_all(machine.sandbox.work("repo/.git")).unwrap();
-    fs::create_dir_all(machine.sandbox.path("outside")).unwrap();
-    symlink("../outside", machine.sandbox.work("link")).unwrap();
     for (path, says) in [
         (".git/x", "git repository's own folder"),
         ("repo", "holds a git repository"),
-        ("link/x", "out of the working folder"),
         ("~/.cache", "holds the cache, the store or the remote"),
         ("~/.cache/monofo/keyed/x", "lies in the cache, the store or the remote"),
     ] {
         let ran = machine.pre(&json!({ "key": "a", "paths": path }), 6).before;
         assert!(ran.stderr.contains(says), "{path}: {}", ran.stderr);
     }
-    assert_eq!(fs::read_dir(machine.sandbox.path("outside")).unwrap().count(), 0);
 }
 
 #[test]
