@@ -234,23 +234,41 @@ fn keys_of_variables_are_never_empty_nor_secret_and_what_is_not_set_is_said() {
 }
 
 #[test]
-fn a_machine_where_all_is_hit_is_cleaned_once_a_day() {
-    let machine = Machine::new();
+fn a_machine_that_stores_nothing_is_cleaned_once_a_day() {
     let cache = |key: &str| json!({ "key": key, "paths": "deps" });
-    for key in ["old", "new"] {
-        machine.job(&cache(key), |sandbox| sandbox.write("deps/a", key));
-    }
-    for (number, metadata) in entries(&machine.home()).values().enumerate() {
-        let text = fs::read_to_string(metadata).unwrap();
-        if text.contains("\"old\"") {
-            crate::entries::age(metadata, 3600 * 24 * 40 + number as u64);
+    let none_is_there = json!({ "key": "other", "paths": "none" });
+    let fork = [
+        ("BUILDKITE_PULL_REQUEST", "7"),
+        ("BUILDKITE_REPO", "git@host.example:a/b.git"),
+        ("BUILDKITE_PULL_REQUEST_REPO", "git@host.example:x/b.git"),
+    ];
+    for (last, variables, size) in [
+        (cache("new"), &[][..], false),
+        (cache("new"), &[][..], true),
+        (none_is_there, &[][..], false),
+        (cache("third"), &fork[..], false),
+    ] {
+        let mut machine = Machine::new();
+        for key in ["old", "new"] {
+            machine.job(&cache(key), |sandbox| sandbox.write("deps/a", key));
         }
+        for (number, metadata) in entries(&machine.home()).values().enumerate() {
+            let text = fs::read_to_string(metadata).unwrap();
+            if text.contains("\"old\"") {
+                let days = if size { 1 } else { 40 };
+                crate::entries::age(metadata, 3600 * 24 * days + number as u64);
+            }
+        }
+        if size {
+            machine.set(&[("MONOFO_CACHE_SIZE", "1K")]);
+        }
+        machine.set(variables);
+        let (_, log) = machine.job(&last, nothing);
+        assert!(log.contains("cleaned up the cache: 1 entry"), "{last}: {log}");
+        assert_eq!(machine.entries(), 1, "{last}");
+        let (_, log) = machine.job(&last, nothing);
+        assert!(!log.contains("cleaned up"), "{log}");
     }
-    let (hit, log) = machine.job(&cache("new"), nothing);
-    assert!(hit == "exact" && log.contains("cleaned up the cache: 1 entry"), "{log}");
-    assert_eq!(machine.entries(), 1);
-    let (_, log) = machine.job(&cache("new"), nothing);
-    assert!(!log.contains("cleaned up"), "{log}");
 }
 
 /// What a hostile entry may do: nothing outside the paths that the job configured.

@@ -32,6 +32,8 @@ struct Course {
     told: Vec<String>,
     /// Whether the remote did not let us.
     denied: bool,
+    /// Whether an entry of the remote was kept on this machine.
+    fetched: bool,
 }
 
 impl Course {
@@ -92,6 +94,7 @@ impl CacheBlock<'_> {
                 }
             };
             status = worse(status, course.status);
+            state.fetched |= course.fetched;
             let inputs = (hit != Hit::Exact).then(|| KeyRecord::Template(one.inputs.clone()));
             let is_spoiled = |inputs: &KeyRecord| remote.is_some_and(|r| r.is_spoiled(Section::Cache, &inputs.key()));
             let spoiled = inputs.as_ref().is_some_and(is_spoiled);
@@ -220,6 +223,7 @@ impl CacheBlock<'_> {
         if let Some(failure) = failure {
             self.tell_of(one, &failure, course);
         }
+        course.fetched |= unkept.is_none() && found.as_ref().is_some_and(|found| found.tier == Tier::Remote);
         if let Some(error) = unkept {
             self.report.softened(&error.context(format_args!("{id}")));
         }

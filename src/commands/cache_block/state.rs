@@ -77,6 +77,8 @@ pub(super) struct State {
     pub(super) home: Option<String>,
     /// Whether the remote proved dead.
     pub(super) remote_is_dead: bool,
+    /// Whether entries of the remote were kept on this machine.
+    pub(super) fetched: bool,
 }
 
 impl State {
@@ -109,6 +111,7 @@ impl State {
             folder: absolute(value.get("folder")?)?,
             home,
             remote_is_dead: value.get("remote_is_dead")?.as_bool()?,
+            fetched: value.get("fetched").is_some_and(|fetched| fetched == true),
         })
     }
 
@@ -125,7 +128,8 @@ impl State {
         };
         let entries = Value::Object(self.seen.iter().map(seen).collect::<Map<_, _>>());
         let (folder, home) = (&self.folder, &self.home);
-        json!({ "entries": entries, "folder": folder, "home": home, "remote_is_dead": self.remote_is_dead })
+        let (dead, fetched) = (self.remote_is_dead, self.fetched);
+        json!({ "entries": entries, "folder": folder, "home": home, "remote_is_dead": dead, "fetched": fetched })
     }
 
     /// Hands all variables to the hook's shell. False when that gave no file for them.
@@ -185,7 +189,7 @@ mod tests {
             ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None, spoiled: false }),
             ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs), spoiled: true }),
         ]);
-        State { seen, folder: "/w".into(), home: Some("/h".into()), remote_is_dead: true }
+        State { seen, folder: "/w".into(), home: Some("/h".into()), remote_is_dead: true, fetched: true }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Machine, deps, install, nothing};
 use crate::entries::{age, entries};
-use crate::harness::{join, set, walk};
+use crate::harness::{Sandbox, join, set, walk};
 use crate::transport::http::{Bucket, Fault};
 
 #[test]
@@ -200,28 +200,42 @@ fn invalidating_with_a_remote_removes_the_shared_entry_too() {
     assert_eq!(machine.pre(&deps(), 0).exports["MONOFO_CACHE_HIT"], "miss");
 }
 
+/// Incompressible, and other bytes with each call.
+fn noise(sandbox: &Sandbox, seed: &mut u32) {
+    let next = || {
+        *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*seed >> 24) as u8
+    };
+    sandbox.write("deps/noise", std::iter::repeat_with(next).take(100_000).collect::<Vec<u8>>());
+}
+
 #[test]
 fn the_cache_stays_within_its_size() {
-    let machine = Machine::with(&[("MONOFO_CACHE_SIZE", "300K")]);
+    let mut machine = Machine::with(&[("MONOFO_CACHE_SIZE", "300K")]);
+    let url = format!("file://{}", machine.sandbox.path("remote").display());
+    machine.set(&[("MONOFO_REMOTE", &url)]);
     let cache = |key: &str| json!({ "key": key, "paths": "deps" });
-    let mut noise = 1_u32;
-    for number in 0..6 {
-        machine.job(&cache(&format!("k{number}")), |sandbox| {
-            let bytes: Vec<u8> = std::iter::repeat_with(|| {
-                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (noise >> 24) as u8
-            })
-            .take(100_000)
-            .collect();
-            sandbox.write("deps/noise", bytes);
-        });
+    let mut seed = 1;
+    let use_long_ago = |machine: &Machine, number: u64| {
         for metadata in entries(&machine.home()).values() {
             age(metadata, 3600 * (10 - number));
         }
+    };
+    for number in 0..6 {
+        machine.job(&cache(&format!("k{number}")), |sandbox| noise(sandbox, &mut seed));
+        use_long_ago(&machine, number);
     }
     assert!((1..=2).contains(&machine.entries()), "{}", machine.entries());
     assert_eq!(machine.job(&cache("k5"), nothing).0, "exact");
     machine.pre(&cache("k5"), 0);
+    // What is only restored from the remote grows too.
+    machine.forget();
+    for number in 0..6 {
+        let (hit, log) = machine.job(&cache(&format!("k{number}")), nothing);
+        assert!(hit == "exact" && log.contains("from the remote"), "{log}");
+        use_long_ago(&machine, number);
+    }
+    assert!((1..=2).contains(&machine.entries()), "{}", machine.entries());
     let wrong = Machine::with(&[("MONOFO_CACHE_SIZE", "much")]);
     wrong.pre(&cache("a"), 2).before.says("MONOFO_CACHE_SIZE");
 }
