@@ -90,6 +90,8 @@ impl CacheBlock<'_> {
                 Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
                 Err(error) => {
                     course.status = worse(course.status, self.tell(one.entry, error));
+                    let (id, shown) = (&one.entry.id, one.inputs.shown());
+                    self.report.note(format_args!("{id}: miss {shown}: it could not be looked for or put in place"));
                     Hit::Miss
                 }
             };

@@ -5,7 +5,7 @@
 //!
 //! To restore, every path is made ready beside where it goes, so on its file system, and only once all of them are right they
 //! are put in place: a path of the working folder replaces what is there by a swap, and is swapped back when a later one
-//! fails; what is below `~` is shared by the jobs of a machine, so it is merged, see `merge`.
+//! fails; what is below `~` is shared by the jobs of a machine, so it is merged, last and never taken back, see `merge`.
 
 use std::fs;
 use std::io::Read;
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::merge::{merge, owner_may_write};
+use super::merge::{check_kinds, merge, owner_may_write};
 use super::pack::{Artifact, payload, refuse_too_many};
 use super::restore::check;
 use super::target::{BESIDE, Beside, Guards, Target};
@@ -28,7 +28,7 @@ use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::ListingKind;
 use crate::key::KeyRecord;
 use crate::remote::Scopes;
-use crate::text::Shown;
+use crate::text::{Count, Shown};
 
 /// A path of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,6 +292,10 @@ pub fn restore(
     }
     whole()?;
     context.cancel.check()?;
+    // What cannot be taken back is judged before anything changes.
+    for one in ready.iter().filter(|one| one.of_home) {
+        check_kinds(&one.tree, one.target.real())?;
+    }
     // What can be taken back comes first.
     ready.sort_by_key(|one| (one.of_home, one.kind == RootKind::File));
     place(ready)
@@ -304,9 +308,9 @@ fn is_there(path: &Path) -> bool {
 fn place(ready: Vec<Ready<'_>>) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let mut failed = None;
-    let mut done = 0;
+    let (mut done, mut moved) = (0, 0);
     for one in &ready {
-        match one.place() {
+        match one.place(&mut moved) {
             Ok(warning) => warnings.extend(warning),
             Err(error) => {
                 failed = Some(error);
@@ -322,13 +326,19 @@ fn place(ready: Vec<Ready<'_>>) -> Result<Vec<String>> {
     for one in ready[..done].iter().rev() {
         one.take_back();
     }
-    Err(error)
+    if moved == 0 {
+        return Err(error);
+    }
+    Err(error.context(format_args!(
+        "the entry is not restored wholly, and {} below `~` that it put in place before stay",
+        Count(moved, "path")
+    )))
 }
 
 impl Ready<'_> {
-    fn place(&self) -> Result<Option<String>> {
+    fn place(&self, moved: &mut u64) -> Result<Option<String>> {
         if self.of_home {
-            return merge(&self.tree, self.target.real()).map(|()| None);
+            return merge(&self.tree, self.target.real(), moved).map(|()| None);
         }
         if self.kind == RootKind::File {
             return self.target.swap(&self.tree, self.kind, &self.beside);

@@ -49,18 +49,23 @@ fn what_is_below_home_is_merged_and_what_is_in_the_checkout_replaced() {
         sandbox.write("deps/a", "cached");
         sandbox.write("../home/.npm/x/a", "cached");
         sandbox.write("../home/.npm/b", "cached");
+        sandbox.write("../home/.npm/c", "cached");
     });
     machine.clean();
     machine.sandbox.write("deps/stale", "");
     fs::remove_file(home("x/a")).unwrap();
-    fs::write(home("b"), "changed").unwrap();
+    for (path, when) in [("b", 1_000_000_000), ("c", 4_000_000_000)] {
+        fs::write(home(path), "changed").unwrap();
+        set(&home(path), None, when);
+    }
     fs::write(home("x/other-job"), "kept").unwrap();
     assert_eq!(machine.job(&cache, nothing).0, "exact");
     machine.sandbox.assert_paths("work", &["deps", "deps/a"]);
-    for (path, content) in [("x/a", "cached"), ("b", "cached"), ("x/other-job", "kept")] {
+    // What was written here since is newer than the entry.
+    for (path, content) in [("x/a", "cached"), ("b", "cached"), ("c", "changed"), ("x/other-job", "kept")] {
         assert_eq!(fs::read_to_string(home(path)).unwrap(), content, "{path}");
     }
-    machine.sandbox.assert_paths("home/.npm", &["b", "x", "x/a", "x/other-job"]);
+    machine.sandbox.assert_paths("home/.npm", &["b", "c", "x", "x/a", "x/other-job"]);
 }
 
 #[test]
@@ -71,6 +76,10 @@ fn when_one_path_cannot_be_placed_the_others_stay_as_they_were() {
         sandbox.write("a/f", "cached");
         sandbox.write("b/f", "cached");
         sandbox.write("../home/.tool/f", "cached");
+        for number in 0..50 {
+            sandbox.write(format!("../home/.tool/n{number}"), "cached");
+        }
+        sandbox.write("../home/.tool/deep/er/f", "cached");
     });
     machine.clean();
     machine.sandbox.write("a/f", "old");
@@ -83,6 +92,17 @@ fn when_one_path_cannot_be_placed_the_others_stay_as_they_were() {
     machine.sandbox.assert_paths("work", &["a", "a/f"]);
     let strict = json!({ "key": "a", "paths": ["a", "b", "~/.tool"], "soft-fail": false });
     machine.pre(&strict, 6);
+    // Nor is anything put in place where one cannot be, however deep.
+    fs::remove_file(machine.sandbox.path("home/.tool")).unwrap();
+    machine.sandbox.write("../home/.tool/deep/er", "a file");
+    machine.sandbox.write("../home/.tool/f", "old");
+    set(&machine.sandbox.path("home/.tool/f"), None, 1_000_000_000);
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "miss" && log.contains("deep/er` is a file or link here"), "{log}");
+    assert!(log.contains("a: miss a"), "{log}");
+    assert_eq!(fs::read_to_string(machine.sandbox.path("home/.tool/f")).unwrap(), "old");
+    machine.sandbox.assert_paths("home/.tool", &["deep", "deep/er", "f"]);
+    machine.sandbox.assert_paths("work", &["a", "a/f"]);
 }
 
 #[test]
