@@ -30,6 +30,15 @@ pub(super) fn remove_it(kind: HomeKind, name: &Hash, scope: &Scope) -> String {
     format!("remove it there with `{scope}monofo cache invalidate --key {name} --remote URL`; {again}")
 }
 
+/// Says how what lies in a record's place is removed, where that is what was refused.
+fn removable(failure: Failure, kind: HomeKind, name: &Hash, scope: &Scope) -> Failure {
+    if failure.trouble != Trouble::Refused {
+        return failure;
+    }
+    let hint = format!("is it a store for objects that answers there? If so, {}", remove_it(kind, name, scope));
+    Failure { error: failure.error.with_hint(hint), ..failure }
+}
+
 /// Looks in each of the scopes that are read until one has something good. What is bad in one does not hide what is good in a
 /// later one; the first failure is returned too.
 pub(super) fn in_scopes<T>(
@@ -117,7 +126,8 @@ pub(super) fn usable(
     scope: &Scope,
     started: Instant,
 ) -> Result<Option<Record>, Failure> {
-    let Some(text) = remote.record_of(section(kind), scope, name, started)? else { return Ok(None) };
+    let text = remote.record_of(section(kind), scope, name, started);
+    let Some(text) = text.map_err(|failure| removable(failure, kind, name, scope))? else { return Ok(None) };
     read_record(&text, kind, name, scope).map(Some).inspect_err(|_| remote.note_spoiled(section(kind), scope, name))
 }
 
@@ -221,7 +231,7 @@ pub fn share(
         Err(failure) if failure.trouble == Trouble::Local => return Err(failure.error),
         Err(failure) => {
             count(home, Event::Remote(failure.trouble.name()), 0);
-            Err(failure)
+            Err(removable(failure, home.kind(), &name, &scope))
         }
     })
 }

@@ -129,6 +129,43 @@ fn a_bad_entry_hides_no_good_one_of_a_later_scope_and_is_replaced_where_it_may_b
 }
 
 #[test]
+fn what_a_writer_left_that_broke_off_is_replaced_and_other_strange_records_say_how_they_go() {
+    let mut machine = Machine::new();
+    let remote = machine.sandbox.path("remote");
+    let url = format!("file://{}", remote.display());
+    machine.set(&[("MONOFO_REMOTE", &url)]);
+    let cache = json!({ "key": "a", "paths": "deps" });
+    machine.job(&cache, |sandbox| sandbox.write("deps/a", "1"));
+    let record = || {
+        let name = walk(&remote).into_keys().find(|path| path.ends_with(b"record.json")).unwrap();
+        join(&remote, &name)
+    };
+    let place = record();
+    let long = [b"{".repeat(1 << 20), b"}".to_vec()].concat();
+    for (bytes, mends) in
+        [(&b""[..], true), (b"\0\0\0", true), (b"null\n", true), (b"<html>log in</html>", false), (&long, false)]
+    {
+        fs::write(&place, bytes).unwrap();
+        machine.forget();
+        let (hit, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", "2"));
+        let key = place.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        assert!(hit == "miss" && log.contains(&format!("monofo cache invalidate --key {key}")), "{log}");
+        if mends {
+            assert!(log.contains("shared in"), "{log}");
+        } else {
+            assert!(!log.contains("shared in") && fs::read(&place).unwrap() == bytes, "{log}");
+            let invalidate = ["cache", "invalidate", "--key", key, "--remote", &url];
+            machine.sandbox.monofo(invalidate).env("MONOFO_SCOPE", "trusted").exits(0).says("1 entry in ");
+            machine.forget();
+            machine.job(&cache, nothing);
+        }
+        assert!(fs::read(&place).unwrap().starts_with(b"{"));
+        machine.forget();
+        assert_eq!(machine.job(&cache, nothing).0, "exact");
+    }
+}
+
+#[test]
 fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
     let mut machine = Machine::with(&[
         ("BUILDKITE_PULL_REQUEST", "7"),
