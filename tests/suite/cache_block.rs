@@ -333,6 +333,44 @@ fn without_keys_from_before_nothing_is_stored_and_that_is_said() {
 }
 
 #[test]
+fn files_of_hooks_that_were_killed_go_after_a_day() {
+    let machine = Machine::new();
+    let folder = machine.sandbox.path("tmp");
+    fs::create_dir(&folder).unwrap();
+    // The highest number that a process can have, and one more.
+    let (gone, alive) = (4_194_305, std::process::id());
+    let ago = |days: u64| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        (now - days * 24 * 3600).cast_signed()
+    };
+    for (name, days) in [
+        (format!("monofo-exports.{gone}.1.12"), 2),
+        (format!("monofo-exports.{gone}.2.12"), 0),
+        (format!("monofo-exports.{alive}.1.12"), 2),
+        ("monofo-exports.x".to_owned(), 2),
+        ("other".to_owned(), 2),
+    ] {
+        fs::write(folder.join(&name), "").unwrap();
+        set(&folder.join(&name), None, ago(days));
+    }
+    symlink("/nowhere", folder.join(format!("monofo-exports.{gone}.3.12"))).unwrap();
+    machine.hook("pre-exit", &json!({})).env("TMPDIR", folder.to_str().unwrap()).exits(0);
+    let mut stays: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    stays.sort();
+    let expected = [
+        format!("monofo-exports.{alive}.1.12"),
+        format!("monofo-exports.{gone}.2.12"),
+        format!("monofo-exports.{gone}.3.12"),
+        "monofo-exports.x".to_owned(),
+        "other".to_owned(),
+    ];
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(stays, expected);
+}
+
+#[test]
 fn entries_are_restored_before_artifacts_come_and_stored_after_they_went() {
     let mut machine = Machine::new();
     let artifacts = format!("file://{}", machine.sandbox.path("artifacts").display());

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) use self::restore::worse;
 use self::state::State;
+pub(super) use self::state::remove_old_exports;
 use super::block::Block;
 use crate::cancel::Cancel;
 use crate::config::cache_block::PluginCache;

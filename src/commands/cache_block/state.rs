@@ -10,7 +10,10 @@
 //! | `MONOFO_CACHE_STATE_<digits>` | JSON, for the post-command hook: hits, the records of keys that are to be stored, and where paths are |
 
 use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -26,6 +29,11 @@ const PREFIX: &str = "MONOFO_CACHE_STATE_";
 
 /// The file that variables are written to.
 const EXPORTS: &str = "MONOFO_HOOK_EXPORTS";
+
+/// What the name of such a file begins with; the number of the shell's process follows.
+const EXPORTS_FILE: &str = "monofo-exports.";
+
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// More does not fit in one variable on every system.
 const LONGEST: usize = 96 << 10;
@@ -164,6 +172,29 @@ impl State {
         let mut file = plain::options().write(true).open(file).or_fail(doing)?;
         file.write_all(&text).or_fail(doing)?;
         Ok(true)
+    }
+}
+
+/// Removes files of shells that were killed before they could do so. A day is more than any hook takes, and whoever has the
+/// number of a process now need not be the one that made the file. What cannot be removed is for another time.
+pub(in crate::commands) fn remove_old_exports(env: &Env) {
+    let user = rustix::process::geteuid().as_raw();
+    // Where shells make them, but for the plugin's own folder.
+    let folders = [env.path("TMPDIR"), Some("/tmp".into()), Some(".git".into())];
+    for entry in folders.iter().flatten().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
+        let name = entry.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.strip_prefix(EXPORTS_FILE)?.split('.').next()) else {
+            continue;
+        };
+        let process = process.parse().ok().and_then(rustix::process::Pid::from_raw);
+        let is_gone = |process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH);
+        let is_old = |about: &Metadata| about.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > A_DAY));
+        let is_ours = |about: &Metadata| about.is_file() && about.uid() == user;
+        if process.is_some_and(is_gone)
+            && fs::symlink_metadata(entry.path()).is_ok_and(|about| is_ours(&about) && is_old(&about))
+        {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
