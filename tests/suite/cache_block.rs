@@ -333,6 +333,22 @@ fn without_keys_from_before_nothing_is_stored_and_that_is_said() {
 }
 
 #[test]
+fn keys_that_are_too_long_together_are_told_before_anything_is_looked_for() {
+    let machine = Machine::with(&[("LONG", &"x".repeat(1800))]);
+    let entry =
+        |number: i32| json!({ "key": format!("{number}-{{{{ env \"LONG\" }}}}"), "paths": format!("p{number}") });
+    let entries = |from: i32, to: i32| Value::Array((from..to).map(entry).collect());
+    // Each fits, and all are hit.
+    for from in [0, 10, 20] {
+        machine.job(&entries(from, from + 10), |sandbox| {
+            (from..from + 10).for_each(|number| sandbox.write(format!("p{number}"), "x"));
+        });
+    }
+    let before = machine.pre(&entries(0, 30), 2).before;
+    assert!(before.stderr.contains("are too long") && !before.stderr.contains("hit"), "{}", before.stderr);
+}
+
+#[test]
 fn files_of_hooks_that_were_killed_go_after_a_day() {
     let machine = Machine::new();
     let folder = machine.sandbox.path("tmp");

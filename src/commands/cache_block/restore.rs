@@ -58,6 +58,13 @@ impl CacheBlock<'_> {
     pub(in crate::commands) fn restore(&self, entries: &[PluginCache]) -> Result<u8> {
         let place = self.place()?;
         let wanted = self.wanted(&place, entries)?;
+        let mut state = place.state()?;
+        // Whatever is hit: a cold cache must not be the first to find out.
+        for one in &wanted {
+            let inputs = Some(KeyRecord::Template(one.inputs.clone()));
+            state.seen.insert(one.entry.id.to_string(), Seen { hit: Hit::Miss, inputs, spoiled: true });
+        }
+        state.check_length()?;
         self.report.group(format_args!("restoring {}", Count(wanted.len() as u64, "cache entry")));
         let scopes = &place.keeping.scopes;
         let read: Vec<&str> = scopes.read.iter().map(Scope::as_str).collect();
@@ -70,7 +77,6 @@ impl CacheBlock<'_> {
         let (remote, mut unusable) = place.keeping.remote(None, self.cancel)?;
         let named_but_unusable = unusable.is_some();
         let mut status = 0;
-        let mut state = place.state()?;
         for one in &wanted {
             if let Some(failure) = unusable.take() {
                 status = worse(status, self.tell_remote(one.entry, &failure));

@@ -140,15 +140,19 @@ impl State {
         json!({ "entries": entries, "folder": folder, "home": home, "remote_is_dead": dead, "fetched": fetched })
     }
 
+    /// Whether all of it fits in one variable. Class `Usage` where it does not.
+    pub(super) fn check_length(&self) -> Result<()> {
+        if self.value().to_string().len() <= LONGEST {
+            return Ok(());
+        }
+        Err(Error::usage("the keys of the `cache` block are too long to be kept until the command has ended")
+            .hint("put less into them: a checksum of a file instead of a variable's long value"))
+    }
+
     /// Hands all variables to the hook's shell. False when that gave no file for them.
     pub(super) fn export(&self, variable: &str, entries: &[PluginCache], env: &Env) -> Result<bool> {
+        self.check_length()?;
         let text = self.value().to_string();
-        if text.len() > LONGEST {
-            return Err(Error::usage(
-                "the keys of the `cache` block are too long to be kept until the command has ended",
-            )
-            .hint("put less into them: a checksum of a file instead of a variable's long value"));
-        }
         let hits = || self.seen.values().map(|seen| seen.hit);
         let Some(mut hit) = hits().next() else { return Ok(true) };
         hit = hits().fold(hit, Hit::and);
