@@ -12,7 +12,7 @@ mod restore;
 mod save;
 mod state;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 pub(super) use self::restore::worse;
 use self::state::State;
@@ -29,6 +29,7 @@ use crate::engine::entries::share::report_line;
 use crate::entry::HomeKind;
 use crate::env::Env;
 use crate::error::{Error, IoContext, Result};
+use crate::location::Location;
 use crate::remote::Failure;
 use crate::report::Report;
 use crate::text::Shown;
@@ -63,14 +64,32 @@ impl CacheBlock<'_> {
         // A relative one would mean another folder elsewhere.
         let home = self.env.path("HOME").filter(|home| home.is_absolute());
         let place = self.place_in(directory, home)?;
-        let named = self.env.text("MONOFO_CACHE_DIR").is_some() || !self.env.in_job();
-        if !named && place.keeping.cache.root().starts_with(&place.directory) {
-            self.report.warning(
-                "the cache lies in the checkout, which the agent cleans, since HOME names no folder outside it: \
-                 set HOME or MONOFO_CACHE_DIR for the agent",
-            );
+        if self.env.in_job() {
+            self.warn_of_checkout(&place);
         }
         Ok(place)
+    }
+
+    /// What lies in the checkout is gone with the next one, and what is relative lies there.
+    fn warn_of_checkout(&self, place: &Place) {
+        let in_checkout = |folder: &Path| without_dots(&place.directory.join(folder)).starts_with(&place.directory);
+        if in_checkout(place.keeping.cache.root()) {
+            let why = match self.env.text("MONOFO_CACHE_DIR") {
+                Some(_) => "for MONOFO_CACHE_DIR names a folder in it: name one outside it",
+                None => "since HOME names no folder outside it: set HOME or MONOFO_CACHE_DIR for the agent",
+            };
+            self.report.warning(format_args!("the cache lies in the checkout, which the agent cleans, {why}"));
+        }
+        let remote = self.env.path("MONOFO_REMOTE").map(Location::parse);
+        if let Some(Ok(Location::Folder(folder))) = remote
+            && in_checkout(&folder)
+        {
+            self.report.warning(format_args!(
+                "MONOFO_REMOTE is the folder `{}` in the checkout, which no other machine sees and the agent cleans: name one \
+                 outside it, or a bucket as s3://bucket/prefix or gs://bucket/prefix",
+                Shown::path(&folder)
+            ));
+        }
     }
 
     /// The same after the command: paths mean what they meant before it, wherever that left the hook.
@@ -121,6 +140,19 @@ impl CacheBlock<'_> {
         };
         self.tell(entry, error)
     }
+}
+
+/// A path without `.` and `..`, as text: nothing has to be there.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 impl Place {

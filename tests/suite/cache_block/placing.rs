@@ -236,6 +236,35 @@ fn paths_mean_after_the_command_what_they_meant_before() {
 }
 
 #[test]
+fn a_cache_or_remote_in_the_checkout_is_told_and_what_is_no_folder_is_refused() {
+    let cache = json!({ "key": "b", "paths": "deps" });
+    for (name, value, says) in [
+        ("MONOFO_CACHE_DIR", "kept/here", "MONOFO_CACHE_DIR names a folder in it"),
+        ("MONOFO_CACHE_DIR", "../beside", ""),
+        ("MONOFO_REMOTE", "my-bucket", "MONOFO_REMOTE is the folder `my-bucket` in the checkout"),
+        ("MONOFO_REMOTE", "../remote", ""),
+    ] {
+        let machine = Machine::with(&[(name, value)]);
+        let said = machine.pre(&cache, 0).before.stderr;
+        match says {
+            "" => assert!(!said.contains("warning"), "{value}: {said}"),
+            says => assert_eq!(said.matches(says).count(), 1, "{value}: {said}"),
+        }
+    }
+    for (name, value) in [
+        ("MONOFO_CACHE_DIR", "~/mcache"),
+        ("MONOFO_REMOTE", "~/remote"),
+        ("MONOFO_REMOTE", "user:hunter2@host:/x"),
+        ("MONOFO_REMOTE", "https:/u:hunter2@h/x"),
+    ] {
+        let machine = Machine::with(&[(name, value)]);
+        let said = machine.pre(&cache, 2).before.says(name).stderr;
+        assert!(!said.contains("hunter2"), "{said}");
+        machine.sandbox.assert_paths("work", &[]);
+    }
+}
+
+#[test]
 fn jobs_of_one_machine_may_restore_below_home_at_once() {
     let machine = Machine::new();
     let cache = json!({ "key": "a", "paths": "~/.tool", "soft-fail": false });
