@@ -166,6 +166,25 @@ fn what_a_writer_left_that_broke_off_is_replaced_and_other_strange_records_say_h
 }
 
 #[test]
+fn a_file_in_place_of_the_remotes_index_is_no_miss() {
+    let mut machine = Machine::new();
+    let remote = machine.sandbox.path("remote");
+    machine.set(&[("MONOFO_REMOTE", &format!("file://{}", remote.display()))]);
+    let cache = |key: &str, soft: bool| json!({ "key": key, "restore-keys": "a-", "paths": "deps", "save": "never", "soft-fail": soft });
+    machine.job(&json!({ "key": "a-1", "paths": "deps" }), |sandbox| sandbox.write("deps/a", "1"));
+    machine.forget();
+    assert_eq!(machine.job(&cache("a-2", false), nothing).0, "partial");
+    let index = remote.join("meta-v1/trusted/index/deps");
+    let shelf = fs::read_dir(&index).unwrap().next().unwrap().unwrap().path();
+    fs::remove_dir_all(&shelf).unwrap();
+    fs::write(&shelf, "").unwrap();
+    machine.forget();
+    let (hit, log) = machine.job(&cache("a-2", true), nothing);
+    assert!(hit == "miss" && log.contains("warning: deps: remote entry refused") && log.contains("no folder"), "{log}");
+    machine.pre(&cache("a-2", false), 8);
+}
+
+#[test]
 fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
     let mut machine = Machine::with(&[
         ("BUILDKITE_PULL_REQUEST", "7"),
