@@ -87,7 +87,8 @@ pub fn whole_trees(
         let stat = rustix::fs::fstat(&folder).or_fail(unreadable)?;
         set.add(name, Status { inode: None, ..status(&stat, Kind::Dir, None) });
         let plan = Walk { root, ignore_files: IgnoreFiles::Keep, leave_out, enter: None, cancel };
-        let nodes = walk_in(folder.as_fd(), &plan, |visited| Ok(Some((visited.path.to_vec(), look(visited)?))))?;
+        let nodes = walk_in(folder.as_fd(), &plan, |visited| Ok(Some((visited.path.to_vec(), look(visited)?))));
+        let nodes = nodes.map_err(|error| error.context(format_args!("in `{}`", Shown::path(root))))?;
         for (path, status) in nodes {
             let path = [prefix, b"/".as_slice(), &path].concat();
             match status {

@@ -25,7 +25,7 @@ use crate::config::job_scopes::job_scopes;
 use crate::config::sizes::parse_size;
 use crate::context::Context;
 use crate::engine::entries::bundle::BundlePath;
-use crate::engine::entries::share::report_line;
+use crate::engine::entries::share::{failure_line, report_line};
 use crate::entry::HomeKind;
 use crate::env::Env;
 use crate::error::{Error, IoContext, Result};
@@ -132,7 +132,8 @@ impl CacheBlock<'_> {
 
     /// Tells of a failure of the remote. Returns the exit status that it leads to.
     fn tell_remote(&self, entry: &PluginCache, failure: &Failure) -> u8 {
-        let line = report_line(failure, HomeKind::Cache);
+        // One that fails the job goes on with nothing.
+        let line = if entry.soft_fail { report_line(failure, HomeKind::Cache) } else { failure_line(failure) };
         let error = Error::new(crate::error::Class::Unavailable, line);
         let error = match failure.error.next_step() {
             Some(hint) => error.hint(hint),

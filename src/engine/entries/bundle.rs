@@ -286,7 +286,15 @@ pub fn restore(
         let Ok(status) = fs::symlink_metadata(&tree) else { continue };
         let kind = if status.is_dir() { RootKind::Dir } else { RootKind::File };
         if !path.of_home {
-            target.check_kind(kind)?;
+            target.check_kind(kind).map_err(|_| {
+                let (here, in_entry) = match kind {
+                    RootKind::Dir => ("a file", "a folder"),
+                    RootKind::File => ("a folder with something in it", "a file"),
+                };
+                let shown = Shown(path.written.as_bytes());
+                Error::refused(format_args!("`{shown}` is {here} here, and {in_entry} in the entry"))
+                    .hint("remove it if nobody needs it, or name other paths")
+            })?;
         }
         ready.push(Ready { target, of_home: path.of_home, beside, tree, kind });
     }

@@ -19,7 +19,7 @@ pub(super) const SOURCES: &str = "source.listing.zst";
 
 /// What to do about an entry of a remote that is no good: nobody else can tell a bad one from a good one.
 pub(super) fn remove_it(kind: HomeKind, name: &Hash, scope: &Scope) -> String {
-    let again = "the next build stores it again";
+    let again = "a build that misses it then stores it again";
     if kind == HomeKind::Store {
         return format!("remove entry {name} of scope `{scope}` there; {again}");
     }
@@ -75,18 +75,24 @@ pub fn section(kind: HomeKind) -> Section {
 }
 
 /// What a failure means, in one line for the log.
-pub fn report_line(failure: &Failure, kind: HomeKind) -> String {
+pub fn failure_line(failure: &Failure) -> String {
     let why = failure.error.chain();
-    let instead = format!("using the local {}", kind.word());
     match failure.trouble {
-        Trouble::Unreachable => format!("remote unreachable: {why}; {instead}"),
-        Trouble::Denied => format!("remote refused us: {why}; {instead}"),
-        Trouble::Refused => format!("remote entry refused: {why}; {instead}"),
-        Trouble::Dangling => {
-            format!("remote record without payload: {why}; treated as a miss, the next build repairs it")
-        }
-        Trouble::Damaged => format!("remote payload damaged: {why}; {instead}"),
-        Trouble::Local => format!("the remote entry could not be used: {why}; {instead}"),
+        Trouble::Unreachable => format!("remote unreachable: {why}"),
+        Trouble::Denied => format!("remote refused us: {why}"),
+        Trouble::Refused => format!("remote entry refused: {why}"),
+        Trouble::Dangling => format!("remote record without payload: {why}"),
+        Trouble::Damaged => format!("remote payload damaged: {why}"),
+        Trouble::Local => format!("the remote entry could not be used: {why}"),
+    }
+}
+
+/// The same where the command goes on all the same, and how.
+pub fn report_line(failure: &Failure, kind: HomeKind) -> String {
+    let line = failure_line(failure);
+    match failure.trouble {
+        Trouble::Dangling => format!("{line}; treated as a miss, the next build repairs it"),
+        _ => format!("{line}; using the local {}", kind.word()),
     }
 }
 

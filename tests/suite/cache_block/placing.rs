@@ -177,6 +177,34 @@ fn nothing_is_stored_from_where_a_link_of_the_command_leads() {
 }
 
 #[test]
+fn what_is_in_the_way_is_told_in_the_words_of_the_block() {
+    let machine = Machine::new();
+    for (path, says) in [
+        ("folder", "`folder` is a file here, and a folder in the entry"),
+        ("file", "`file` is a folder with something in it here, and a file in the entry"),
+    ] {
+        let cache = json!({ "key": "a", "paths": path });
+        machine.job(&cache, |sandbox| sandbox.write(if path == "file" { "file" } else { "folder/x" }, ""));
+        machine.clean();
+        machine.sandbox.write(if path == "file" { "file/x" } else { "folder" }, "");
+        let (hit, log) = machine.job(&cache, nothing);
+        assert!(hit == "miss" && log.contains(says), "{log}");
+        assert!(!log.contains("artifact") && !log.contains("--target"), "{log}");
+    }
+    if crate::harness::is_root() {
+        println!("SKIPPED: permissions do not bind root");
+        return;
+    }
+    machine.clean();
+    let (_, log) = machine.job(&json!({ "key": "b", "paths": "b" }), |sandbox| {
+        fs::create_dir_all(sandbox.work("b/x")).unwrap();
+        set(&sandbox.work("b/x"), Some(0), 1_000_000_000);
+    });
+    set(&machine.sandbox.work("b/x"), Some(0o755), 1_000_000_000);
+    assert!(log.contains("/work/b`: cannot read `x`"), "{log}");
+}
+
+#[test]
 fn what_is_not_there_is_left_out_and_nothing_is_no_entry() {
     let machine = Machine::new();
     let cache = json!({ "key": "a", "paths": ["deps", "absent"] });
