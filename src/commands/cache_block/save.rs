@@ -10,7 +10,7 @@ use super::{CacheBlock, Place};
 use crate::commands::cache::upkeep::{MAX_AGE, WITHIN, is_cleaning_due, tell_not_cleaned};
 use crate::config::cache_block::{PluginCache, Save};
 use crate::config::job_scopes::is_default_branch;
-use crate::engine::entries::bundle::{self, Saved};
+use crate::engine::entries::bundle::{self, Look, Saved};
 use crate::engine::entries::gc::{GcRequest, References, collect};
 use crate::engine::entries::share::{Shared, share};
 use crate::error::{Class, Error, Result};
@@ -130,9 +130,13 @@ impl CacheBlock<'_> {
         let _watch = self.report.watch(vec![context.progress.clone()]);
         // A cache that lies in the checkout is no part of what is built there.
         let guards = keeping.guards();
-        let (artifact, warnings) = bundle::look(&place.paths(due.entry)?, id.as_str(), &guards, self.cancel)?;
+        let Look { artifact, warnings, note } =
+            bundle::look(&place.paths(due.entry)?, id.as_str(), &guards, self.cancel)?;
         for warning in warnings {
             self.report.warning(format_args!("{id}: {warning}"));
+        }
+        if let Some(note) = note {
+            self.report.note(format_args!("{id}: {note}"));
         }
         let Some(artifact) = artifact else {
             self.report.warning(format_args!("{id}: nothing is stored, since none of its paths is there"));

@@ -68,14 +68,18 @@ impl BundlePath {
     }
 }
 
-/// Looks at the paths of an entry. `None` when nothing is at any of them; a warning for each that is not there, or is not
-/// where it says. Class `Refused` when a folder of ours lies in what would be stored.
-pub fn look(
-    paths: &[BundlePath],
-    name: &str,
-    guards: &Guards,
-    cancel: &Cancel,
-) -> Result<(Option<Artifact>, Vec<String>)> {
+/// What is at the paths of an entry.
+pub struct Look {
+    /// What is to be stored; `None` when nothing is at any of them.
+    pub artifact: Option<Artifact>,
+    /// One sentence for each path that is not there, or is not where it says.
+    pub warnings: Vec<String>,
+    /// What is worth a line, and is nobody's mistake.
+    pub note: Option<String>,
+}
+
+/// Looks at the paths of an entry. Class `Refused` when a folder of ours lies in what would be stored.
+pub fn look(paths: &[BundlePath], name: &str, guards: &Guards, cancel: &Cancel) -> Result<Look> {
     let mut warnings = Vec::new();
     let (mut trees, mut apart) = (Vec::new(), Vec::new());
     for path in paths {
@@ -121,7 +125,7 @@ pub fn look(
         }
     }
     if trees.is_empty() {
-        return Ok((None, warnings));
+        return Ok(Look { artifact: None, warnings, note: None });
     }
     let trees: Vec<_> = trees.iter().map(|(name, root, kind)| (name.as_slice(), root.as_path(), *kind)).collect();
     // Another job may just restore there.
@@ -134,9 +138,8 @@ pub fn look(
         .iter()
         .filter(|entry| entry.kind == Kind::Symlink && leads_out(files.name(entry), files.link_text(entry)));
     let leading_out = leading_out.count() as u64;
-    if leading_out > 0 {
-        warnings.push(links_warning(leading_out));
-    }
+    // Every virtual environment of Python has one.
+    let note = (leading_out > 0).then(|| links_warning(leading_out));
     let artifact = Artifact {
         built_in: None,
         root: PathBuf::from("/"),
@@ -148,7 +151,7 @@ pub fn look(
         mtimes: true,
         apart,
     };
-    Ok((Some(artifact), warnings))
+    Ok(Look { artifact: Some(artifact), warnings, note })
 }
 
 /// What came of storing an entry.

@@ -177,6 +177,21 @@ fn nothing_is_stored_from_where_a_link_of_the_command_leads() {
 }
 
 #[test]
+fn a_link_that_leads_out_of_what_is_stored_is_no_warning() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ".venv" });
+    let (_, log) = machine.job(&cache, |sandbox| {
+        sandbox.write(".venv/lib/x", "");
+        symlink("/usr/bin/python3", sandbox.work(".venv/python")).unwrap();
+    });
+    assert!(log.contains("venv: 1 symbolic link leads out of the tree"), "{log}");
+    assert!(!log.contains("warning") && !log.contains("+++"), "{log}");
+    machine.clean();
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "exact" && !log.contains("warning"), "{log}");
+}
+
+#[test]
 fn what_is_in_the_way_is_told_in_the_words_of_the_block() {
     let machine = Machine::new();
     for (path, says) in [
