@@ -227,6 +227,25 @@ fn keys_of_variables_are_never_empty_nor_secret_and_what_is_not_set_is_said() {
     let said = machine.pre(&json!({ "key": "{{ env \"DB_URL\" }}", "paths": "deps" }), 2).before;
     assert!(said.stderr.contains("a password in it") && !said.stderr.contains("hunter2"), "{}", said.stderr);
     machine.pre(&json!({ "key": "{{ env \"WEB_URL\" }}", "paths": "deps" }), 0).before.does_not_say("warning");
+    let of = |value: &str, status| {
+        let machine = Machine::with(&[("X", value)]);
+        machine.pre(&json!({ "key": "{{ env \"X\" }}", "paths": "deps" }), status).before.stderr
+    };
+    for value in [
+        "https://hunter2@h/x",
+        "user:hunter2@h",
+        "//u:hunter2@h/x",
+        "https://h/x?a=b&sig=hunter2",
+        "https://h/x?X-Amz-Signature=hunter2",
+        "ghp_hunter2",
+        "npm_hunter2",
+    ] {
+        let said = of(value, 2);
+        assert!(said.contains("keys are shown") && !said.contains("hunter2"), "{value}: {said}");
+    }
+    for value in ["git@h:a/b.git", "ssh://git@h/a.git", "node:20@sha256:0011", "r:5000/x@y:z", "a?b=c", "token=x"] {
+        of(value, 0);
+    }
     let cache = json!({ "key": "a-{{ env \"NOT_SET\" }}", "paths": "deps" });
     machine.pre(&cache, 0).before.says("warning: a key asks for NOT_SET, which is not set");
     machine.set(&[("NOT_SET", "1")]);
