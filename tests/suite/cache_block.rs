@@ -352,6 +352,28 @@ fn without_keys_from_before_nothing_is_stored_and_that_is_said() {
 }
 
 #[test]
+fn paths_of_several_listings_and_of_home_must_not_overlap() {
+    let machine = Machine::new();
+    let first = machine.pre(&json!({ "key": "a", "paths": ["a", "~/.x"] }), 0);
+    let second = |cache: Value, status: i32| {
+        let configuration = json!({ "cache": cache });
+        let run = machine.hook("pre-command", &configuration);
+        first.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(status)
+    };
+    for (paths, says) in [("a", "`a`"), ("a/b", "`a/b`"), ("~/.x/y", "`~/.x/y`")] {
+        second(json!({ "key": "b", "paths": paths, "id": "b" }), 2).says(says).says("name paths apart");
+    }
+    second(json!({ "key": "b", "paths": "c", "id": "A" }), 2).says("has an entry `A` too");
+    second(json!({ "key": "b", "paths": ["ab", "~/.xy"], "id": "b" }), 0);
+    // The same listing once more is the same.
+    second(json!({ "key": "a", "paths": ["a", "~/.x"] }), 0);
+    // A checkout below home.
+    let home = machine.sandbox.path("");
+    let run = machine.hook("pre-command", &json!({ "cache": { "key": "a", "paths": ["a", "~/work/a"] } }));
+    run.env("HOME", home.to_str().unwrap()).exits(2).says("`~/work/a` is, or overlaps with, the path `a`");
+}
+
+#[test]
 fn keys_that_are_too_long_together_are_told_before_anything_is_looked_for() {
     let machine = Machine::with(&[("LONG", &"x".repeat(1800))]);
     let entry =

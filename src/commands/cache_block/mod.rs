@@ -19,7 +19,7 @@ use self::state::State;
 pub(super) use self::state::remove_old_exports;
 use super::block::Block;
 use crate::cancel::Cancel;
-use crate::config::cache_block::PluginCache;
+use crate::config::cache_block::{PluginCache, variable};
 use crate::config::entries::{Keeping, keeping_alone};
 use crate::config::job_scopes::job_scopes;
 use crate::config::sizes::parse_size;
@@ -157,6 +157,49 @@ fn without_dots(path: &Path) -> PathBuf {
 }
 
 impl Place {
+    /// Where all paths of entries are, which must be apart, also from those of listings before: whichever is restored or
+    /// stored last would undo the other. Class `Usage` where they are not.
+    fn paths_apart(&self, entries: &[PluginCache], before: &[State]) -> Result<Vec<String>> {
+        let real = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let (work, home) = (real(&self.directory), self.home.as_deref().map(real));
+        let mut places: Vec<(String, PathBuf)> =
+            before.iter().flat_map(|state| &state.paths).map(|path| (path.clone(), path.into())).collect();
+        let others = places.len();
+        for entry in entries {
+            for path in self.paths(entry)? {
+                let place = match (&home, path.written.strip_prefix("~/")) {
+                    (Some(home), Some(rest)) => home.join(rest),
+                    _ => work.join(&path.written),
+                };
+                let overlaps = |(_, other): &&(String, PathBuf)| place.starts_with(other) || other.starts_with(&place);
+                if let Some((other, _)) = places.iter().find(overlaps) {
+                    return Err(Error::usage(format_args!(
+                        "{}: the path `{}` is, or overlaps with, the path `{other}` of the `cache` block, also where the \
+                         plugin is listed more than once",
+                        entry.id,
+                        Shown(path.written.as_bytes()),
+                    ))
+                    .hint("name paths apart"));
+                }
+                places.push((path.written, place));
+            }
+            let taken = |state: &State| state.seen.keys().any(|id| variable(id) == entry.variable());
+            if before.iter().any(taken) {
+                return Err(Error::usage(format_args!(
+                    "an earlier listing of the plugin has an entry `{}` too",
+                    entry.id
+                ))
+                .hint("set `id` to tell them apart"));
+            }
+        }
+        let text = |(_, place): &(String, PathBuf)| {
+            place.to_str().map(str::to_owned).ok_or_else(|| {
+                Error::usage(format_args!("`{}` is no text, and is not known after the command", Shown::path(place)))
+            })
+        };
+        places[others..].iter().map(text).collect()
+    }
+
     /// What post-command is to know of it, and nothing of entries yet.
     fn state(&self) -> Result<State> {
         let text = |path: &Path| {

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 
-use super::state::{Hit, Seen};
+use super::state::{Hit, Seen, State};
 use super::{CacheBlock, Place};
 use crate::config::cache_block::PluginCache;
 use crate::context::Context;
@@ -57,8 +57,9 @@ impl CacheBlock<'_> {
     /// or of what keys are computed from.
     pub(in crate::commands) fn restore(&self, entries: &[PluginCache]) -> Result<u8> {
         let place = self.place()?;
+        let paths = place.paths_apart(entries, &State::of_others(self.env, &self.state_name()))?;
         let wanted = self.wanted(&place, entries)?;
-        let mut state = place.state()?;
+        let mut state = State { paths, ..place.state()? };
         // Whatever is hit: a cold cache must not be the first to find out.
         for one in &wanted {
             let inputs = Some(KeyRecord::Template(one.inputs.clone()));

@@ -87,6 +87,8 @@ pub(super) struct State {
     pub(super) remote_is_dead: bool,
     /// Whether entries of the remote were kept on this machine.
     pub(super) fetched: bool,
+    /// Where its paths are, absolute: another listing's must not overlap with them.
+    pub(super) paths: Vec<String>,
 }
 
 impl State {
@@ -102,6 +104,12 @@ impl State {
         let read = serde_json::from_str(text).ok().and_then(|value| State::parse(&value));
         let wrong = || Error::failed(format_args!("{variable} is not what the pre-command hook left there"));
         read.map(Some).ok_or_else(|| wrong().hint("leave it alone: it says what to store"))
+    }
+
+    /// What the pre-command hooks of other listings left in this job.
+    pub(super) fn of_others(env: &Env, variable: &str) -> Vec<State> {
+        let others = env.iter().filter(|(name, _)| name.starts_with(PREFIX) && *name != variable);
+        others.filter_map(|(_, text)| State::parse(&serde_json::from_str(text).ok()?)).collect()
     }
 
     fn parse(value: &Value) -> Option<State> {
@@ -120,6 +128,7 @@ impl State {
             home,
             remote_is_dead: value.get("remote_is_dead")?.as_bool()?,
             fetched: value.get("fetched").is_some_and(|fetched| fetched == true),
+            paths: value.get("paths")?.as_array()?.iter().map(absolute).collect::<Option<_>>()?,
         })
     }
 
@@ -136,8 +145,8 @@ impl State {
         };
         let entries = Value::Object(self.seen.iter().map(seen).collect::<Map<_, _>>());
         let (folder, home) = (&self.folder, &self.home);
-        let (dead, fetched) = (self.remote_is_dead, self.fetched);
-        json!({ "entries": entries, "folder": folder, "home": home, "remote_is_dead": dead, "fetched": fetched })
+        let (dead, fetched, paths) = (self.remote_is_dead, self.fetched, &self.paths);
+        json!({ "entries": entries, "folder": folder, "home": home, "remote_is_dead": dead, "fetched": fetched, "paths": paths })
     }
 
     /// Whether all of it fits in one variable. Class `Usage` where it does not.
@@ -224,7 +233,14 @@ mod tests {
             ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None, spoiled: false }),
             ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs), spoiled: true }),
         ]);
-        State { seen, folder: "/w".into(), home: Some("/h".into()), remote_is_dead: true, fetched: true }
+        State {
+            seen,
+            folder: "/w".into(),
+            home: Some("/h".into()),
+            remote_is_dead: true,
+            fetched: true,
+            paths: vec!["/w/b".into()],
+        }
     }
 
     #[test]
