@@ -65,7 +65,7 @@ impl Location {
                     Shown(without_user(text).as_bytes())
                 ))
                 .hint(ACCEPTED)),
-                _ => Ok(Location::Folder(PathBuf::from(text))),
+                _ => plain_folder(text),
             };
         };
         match scheme.to_ascii_lowercase().as_str() {
@@ -97,6 +97,20 @@ impl fmt::Display for Bucket {
         }
         Ok(())
     }
+}
+
+/// A folder without a scheme. What a shell would have put in its place, and what looks like the address of something else, is
+/// hardly meant as one, and may have a password in it. One with such a name can be written with `./` or `/` in front.
+fn plain_folder(text: &str) -> Result<Location> {
+    if text == "~" || text.starts_with("~/") {
+        return Err(Error::usage("`~` stands for nothing in a location").hint("write the folder's whole path"));
+    }
+    let first = text.split('/').next().unwrap_or(text);
+    let address = text.contains(":/") || (first.contains('@') && first.contains(':'));
+    if address && !text.starts_with(['/', '.']) {
+        return Err(Error::usage("the location looks like an address, and is of no kind that is known").hint(ACCEPTED));
+    }
+    Ok(Location::Folder(PathBuf::from(text)))
 }
 
 /// The part after `file://`.
@@ -202,6 +216,10 @@ mod tests {
             (".monofo/artifacts", Location::Folder(".monofo/artifacts".into())),
             ("/var/a b", Location::Folder("/var/a b".into())),
             ("a:b", Location::Folder("a:b".into())),
+            ("a@b", Location::Folder("a@b".into())),
+            ("/a:/b", Location::Folder("/a:/b".into())),
+            ("./~/a@b:c", Location::Folder("./~/a@b:c".into())),
+            ("~a", Location::Folder("~a".into())),
             ("file:///var/a%20b%C3%A9", Location::Folder("/var/a bé".into())),
             ("file://localhost/var", Location::Folder("/var".into())),
             ("s3://bucket", s3("bucket", "")),
@@ -224,6 +242,12 @@ mod tests {
             "s3://AKID:hunter2@bucket/prefix",
             "s3://bucket/prefix?token=hunter2",
             "s3:bucket:hunter2@x",
+            "~",
+            "~/cache",
+            "user:hunter2@host:/x",
+            "user:hunter2@host/x",
+            "git@host:hunter2/x",
+            "https:/u:hunter2@h/x",
             "s3://buc ket/",
             "s3://bucket/a//b",
             "gs://bucket/../b",

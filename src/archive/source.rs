@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::collect::{Entry, FileSet, Kind, stamp};
+use crate::collect::{Entry, FileSet, Kind, open_through_no_link, stamp};
 use crate::context::Context;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, IoContext, Result};
 use crate::text::Shown;
 
 /// A stream with everything in its place.
@@ -80,7 +80,7 @@ pub struct Source<'a> {
 pub struct Root {
     /// What their names begin with, without a `/` at the end; nothing where all lie in one folder.
     pub prefix: Vec<u8>,
-    /// The folder that the rest of their names is relative to.
+    /// The folder that the rest of their names is relative to. Where there are several, no link leads there.
     pub folder: PathBuf,
     /// For a single file, whose whole name is the prefix: its name in the folder.
     pub file: Option<Vec<u8>>,
@@ -95,10 +95,9 @@ struct OpenRoot {
 impl OpenRoot {
     fn open(root: Root) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&root.folder, flags, Mode::empty()).map_err(|errno| {
-            Error::failed(format_args!("cannot open `{}`", Shown::path(&root.folder)))
-                .caused_by(std::io::Error::from(errno))
-        })?;
+        let open = || Ok(rustix::fs::open(&root.folder, flags, Mode::empty())?);
+        let folder = if root.prefix.is_empty() { open() } else { open_through_no_link(&root.folder) };
+        let folder = folder.or_fail(|| format!("cannot open `{}`", Shown::path(&root.folder)))?;
         Ok(OpenRoot { prefix: root.prefix, folder, file: root.file })
     }
 

@@ -18,5 +18,6 @@ pub use fileset::{Entry, FileSet, Kind, leads_out, links_warning};
 pub use globs::Globs;
 pub use select::{Selected, Source, select};
 pub use stat::{same_file, stamp};
+pub(crate) use walk::open_through_no_link;
 pub use whole::{RootOf, whole_tree, whole_trees};
 pub(crate) use whole::{link_text, special_warning};

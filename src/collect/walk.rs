@@ -85,9 +85,18 @@ pub fn walk<T: Send>(walk: &Walk<'_>, visit: impl Fn(&Visited<'_>) -> Result<Opt
             Error::new(class, format_args!("cannot open the folder `{}`", Shown::path(walk.root)))
                 .caused_by(std::io::Error::from(errno))
         })?;
+    walk_in(root.as_fd(), walk, visit)
+}
+
+/// As [`walk`], from a folder that is open: `root` only says which one that is.
+pub(super) fn walk_in<T: Send>(
+    root: BorrowedFd<'_>,
+    walk: &Walk<'_>,
+    visit: impl Fn(&Visited<'_>) -> Result<Option<T>> + Sync,
+) -> Result<Vec<T>> {
     let first = Job { path: Vec::new(), stat: None, rules: None };
     let queue = Queue { state: Mutex::new(State { jobs: vec![first], working: 0, error: None }), more: Condvar::new() };
-    let walker = Walker { walk, root: root.as_fd(), queue: &queue, visit: &visit };
+    let walker = Walker { walk, root, queue: &queue, visit: &visit };
     let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
     let found = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| walker.run())).collect();
@@ -101,6 +110,24 @@ pub fn walk<T: Send>(walk: &Walk<'_>, visit: impl Fn(&Visited<'_>) -> Result<Opt
         Some(error) => Err(error),
         None => Ok(found),
     }
+}
+
+/// Opens a folder by a path that leads through no link, component by component: one that appears on the way meanwhile is an
+/// error, and leads nowhere.
+pub(crate) fn open_through_no_link(path: &Path) -> std::io::Result<OwnedFd> {
+    const LAST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+    // A folder on the way need not be readable.
+    #[cfg(target_os = "linux")]
+    const ON_THE_WAY: OFlags = OFlags::PATH.union(LAST);
+    #[cfg(not(target_os = "linux"))]
+    const ON_THE_WAY: OFlags = LAST;
+    let mut open = rustix::fs::open(c"/", ON_THE_WAY, Mode::empty())?;
+    let mut parts = path.strip_prefix("/").map_err(std::io::Error::other)?.iter().peekable();
+    while let Some(part) = parts.next() {
+        let flags = if parts.peek().is_some() { ON_THE_WAY } else { LAST };
+        open = rustix::fs::openat(&open, part, flags, Mode::empty())?;
+    }
+    Ok(open)
 }
 
 /// A folder to be read.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -9,9 +10,9 @@ use rustix::fs::{AtFlags, FileType};
 
 use super::fileset::{FileSet, Kind, Status};
 use super::stat::status;
-use super::walk::{IgnoreFiles, NodeKind, Visited, Walk, walk};
+use super::walk::{IgnoreFiles, NodeKind, Visited, Walk, open_through_no_link, walk, walk_in};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::text::{Count, Shown};
 
 /// Every file, link and folder below `root`, whatever its name; or, with `only`, this one file in it.
@@ -53,6 +54,7 @@ pub fn whole_tree(root: &Path, only: Option<&OsStr>, cancel: &Cancel) -> Result<
 /// Several trees and files as one set, each under a name of its own. Folders on the way to these names are entries too.
 ///
 /// As [`whole_tree`], less what is directly in a folder and `leave_out` names. The names lie apart: none is within another.
+/// The paths lead through no link, and are refused where they do.
 pub fn whole_trees(
     trees: &[(&[u8], &Path, RootOf)],
     leave_out: &(dyn Fn(&[u8]) -> bool + Sync),
@@ -67,20 +69,27 @@ pub fn whole_trees(
             on_the_way = &on_the_way[..at];
             above.insert(on_the_way);
         }
-        let stat = rustix::fs::stat(*root).map_err(|errno| {
-            Error::failed(format_args!("cannot read `{}`", Shown::path(root))).caused_by(std::io::Error::from(errno))
-        })?;
+        let unreadable = || format!("cannot read `{}`", Shown::path(root));
         let name = set.add_name(prefix)?;
-        let kind = match kind {
-            RootOf::Folder => Kind::Dir,
-            RootOf::File => Kind::File,
+        let folder = match kind {
+            RootOf::Folder => open_through_no_link(root).or_fail(unreadable)?,
+            RootOf::File => {
+                let parent = open_through_no_link(root.parent().unwrap_or(Path::new("/"))).or_fail(unreadable)?;
+                let file = root.file_name().unwrap_or_default();
+                let stat = rustix::fs::statat(&parent, file, AtFlags::SYMLINK_NOFOLLOW).or_fail(unreadable)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                    return Err(Error::refused(format_args!("`{}` is no regular file", Shown::path(root))));
+                }
+                set.add(name, Status { inode: None, ..status(&stat, Kind::File, None) });
+                continue;
+            }
         };
-        set.add(name, Status { inode: None, ..status(&stat, kind, None) });
-        if kind == Kind::File {
-            continue;
-        }
+        let stat = rustix::fs::fstat(&folder).or_fail(unreadable)?;
+        set.add(name, Status { inode: None, ..status(&stat, Kind::Dir, None) });
         let plan = Walk { root, ignore_files: IgnoreFiles::Keep, leave_out, enter: None, cancel };
-        for (path, status) in walk(&plan, |visited| Ok(Some((visited.path.to_vec(), look(visited)?))))? {
+        let nodes = walk_in(folder.as_fd(), &plan, |visited| Ok(Some((visited.path.to_vec(), look(visited)?))));
+        let nodes = nodes.map_err(|error| error.context(format_args!("in `{}`", Shown::path(root))))?;
+        for (path, status) in nodes {
             let path = [prefix, b"/".as_slice(), &path].concat();
             match status {
                 Some(status) => {

@@ -18,7 +18,7 @@
 //! pre-command hook's shell made for it, see `cache_block`.
 
 use super::block::{Block, Mover, Task, Work, open_mover};
-use super::cache_block::{CacheBlock, worse};
+use super::cache_block::{CacheBlock, remove_old_exports, worse};
 use super::grace::Grace;
 use crate::cancel::Cancel;
 use crate::config::listing;
@@ -139,6 +139,7 @@ impl Hook<'_> {
         if let Err(error) = transport::remove_job_scratch(self.env) {
             self.report.softened(&error);
         }
+        remove_old_exports(self.env);
     }
 }
 

@@ -62,13 +62,13 @@ pub struct PluginCache {
 impl PluginCache {
     /// The `<ID>` of `MONOFO_CACHE_<ID>_HIT`.
     pub fn variable(&self) -> String {
-        variable(&self.id)
+        variable(self.id.as_str())
     }
 }
 
-/// Upper snake case.
-fn variable(id: &ComponentName) -> String {
-    id.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+/// An id in upper snake case.
+pub fn variable(id: &str) -> String {
+    id.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
 /// Reads the block. What is wrong is added to the mistakes.

@@ -1,10 +1,14 @@
-//! Whose entries a job's `cache:` block reads and writes, when `MONOFO_SCOPE` does not say.
+//! Whose entries a job's `cache:` block reads and writes.
 //!
 //! | the job is of | writes | reads |
 //! |---|---|---|
 //! | the default branch, or a tag | `trusted` | `trusted` |
 //! | another branch | `branch/<name>` | that, then `trusted` |
-//! | a pull request | `pr/<number>`; a fork's nothing, unless `MONOFO_SAVE_FROM_FORKS` is set | that, its base branch's, then `trusted` |
+//! | a pull request | `pr/<number>` | that, its base branch's, then `trusted` |
+//!
+//! `MONOFO_SCOPE` says in their place where it writes, and reads the same scope; `MONOFO_READ_SCOPES` says what it reads, and
+//! nothing else. Whatever they say, a fork's pull request writes nothing unless `MONOFO_SAVE_FROM_FORKS` is set: an agent has
+//! them for all its jobs.
 //!
 //! A job controls its own variables: who may write where is for the bucket's policy to say.
 
@@ -21,42 +25,51 @@ const READABLE: usize = 40;
 
 /// The scopes of the `cache:` block, and why nothing is written, if that is so.
 pub fn job_scopes(keeping: &Keeping, env: &Env) -> Result<(Scopes, Option<&'static str>)> {
-    if env.text("MONOFO_SCOPE").is_some() || env.text("MONOFO_READ_SCOPES").is_some() || !env.in_job() {
-        let none = keeping.scopes.write.is_none().then_some("MONOFO_SCOPE says that this run writes nothing");
-        return Ok((keeping.scopes.clone(), none));
+    let named = env.text("MONOFO_SCOPE").is_some() || !env.in_job();
+    let mut scopes = if named { keeping.scopes.clone() } else { of_job(env)? };
+    if env.text("MONOFO_READ_SCOPES").is_some() {
+        scopes.read.clone_from(&keeping.scopes.read);
     }
+    if scopes.write.is_none() {
+        return Ok((scopes, Some("MONOFO_SCOPE says that this run writes nothing")));
+    }
+    if pull_request(env).is_some() && is_fork(env) && !env.switch("MONOFO_SAVE_FROM_FORKS") {
+        scopes.write = None;
+        let why = match env.text("BUILDKITE_PULL_REQUEST_REPO") {
+            Some(_) => "a fork's pull request stores nothing unless MONOFO_SAVE_FROM_FORKS is set",
+            None => {
+                "BUILDKITE_PULL_REQUEST_REPO is empty, so this may be a fork's pull request, which stores nothing unless \
+                 MONOFO_SAVE_FROM_FORKS is set"
+            }
+        };
+        return Ok((scopes, Some(why)));
+    }
+    Ok((scopes, None))
+}
+
+/// What a job's own variables say.
+fn of_job(env: &Env) -> Result<Scopes> {
     let trusted = Scope::new(TRUSTED)?;
     let default = env.text("BUILDKITE_PIPELINE_DEFAULT_BRANCH");
     let of_branch = |name: &str| -> Result<Scope> {
         if Some(name) == default { Ok(trusted.clone()) } else { Scope::new(&format!("branch/{}", slug(name))) }
     };
     // First, since a pull request's branch may have any name.
-    if let Some(number) = pull_request(env) {
-        let own = Scope::new(&format!("pr/{}", slug(number)))?;
-        let mut read = vec![own.clone()];
-        if let Some(base) = env.text("BUILDKITE_PULL_REQUEST_BASE_BRANCH") {
-            read.push(of_branch(base)?);
-        }
-        if !read.contains(&trusted) {
-            read.push(trusted);
-        }
-        if is_fork(env) && !env.switch("MONOFO_SAVE_FROM_FORKS") {
-            let why = "a fork's pull request stores nothing unless MONOFO_SAVE_FROM_FORKS is set";
-            return Ok((Scopes { write: None, read }, Some(why)));
-        }
-        return Ok((Scopes { write: Some(own), read }, None));
-    }
-    let own = match env.text("BUILDKITE_BRANCH") {
-        _ if env.text("BUILDKITE_TAG").is_some() => trusted.clone(),
-        Some(branch) => of_branch(branch)?,
+    let own = match (pull_request(env), env.text("BUILDKITE_BRANCH")) {
+        (Some(number), _) => Scope::new(&format!("pr/{}", slug(number)))?,
+        (None, _) if env.text("BUILDKITE_TAG").is_some() => trusted.clone(),
+        (None, Some(branch)) => of_branch(branch)?,
         // No branch is nobody's in particular.
-        None => Scope::new("branch/-")?,
+        (None, None) => Scope::new("branch/-")?,
     };
     let mut read = vec![own.clone()];
-    if own != trusted {
+    if let (Some(_), Some(base)) = (pull_request(env), env.text("BUILDKITE_PULL_REQUEST_BASE_BRANCH")) {
+        read.push(of_branch(base)?);
+    }
+    if !read.contains(&trusted) {
         read.push(trusted);
     }
-    Ok((Scopes { write: Some(own), read }, None))
+    Ok(Scopes { write: Some(own), read })
 }
 
 /// The number of the pull request that a job is of.
@@ -71,11 +84,12 @@ pub fn is_default_branch(env: &Env) -> bool {
 }
 
 /// Whether a pull request comes from another repository than the pipeline's. The two are written in different ways, as
-/// `git@github.com:a/b.git` and `git://github.com/a/b.git`; what cannot be told is a fork's.
+/// `git@github.com:a/b.git` and `git://github.com/a/b.git`; what cannot be told is a fork's. So is one without an address:
+/// Buildkite has it for each pull request, and builds that are made through its interface may leave it out.
 fn is_fork(env: &Env) -> bool {
-    let Some(from) = env.text("BUILDKITE_PULL_REQUEST_REPO") else { return false };
-    let own = env.text("BUILDKITE_REPO").and_then(repository);
-    own.is_none() || own != repository(from)
+    let repository = |name| env.text(name).and_then(repository);
+    let from = repository("BUILDKITE_PULL_REQUEST_REPO");
+    from.is_none() || from != repository("BUILDKITE_REPO")
 }
 
 /// The host and the path of a repository's address, without what differs between ways to reach it: scheme, user, port, `.git`.
@@ -139,6 +153,7 @@ mod tests {
     #[test]
     fn the_job_decides() {
         let fork = ("BUILDKITE_PULL_REQUEST_REPO", "git://github.com/other/my-project.git");
+        let same = ("BUILDKITE_PULL_REQUEST_REPO", SAME);
         for (variables, write, read) in [
             (vec![("BUILDKITE_BRANCH", "main")], "trusted", "trusted"),
             (vec![("BUILDKITE_BRANCH", "v1"), ("BUILDKITE_TAG", "v1")], "trusted", "trusted"),
@@ -147,20 +162,35 @@ mod tests {
                 "branch/fix",
                 "branch/fix trusted",
             ),
-            (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7")], "pr/7", "pr/7 trusted"),
+            (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7"), same], "pr/7", "pr/7 trusted"),
+            (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7")], "-", "pr/7 trusted"),
             (
                 vec![
                     ("BUILDKITE_BRANCH", "fix"),
                     ("BUILDKITE_PULL_REQUEST", "7"),
                     ("BUILDKITE_PULL_REQUEST_BASE_BRANCH", "next"),
+                    same,
                 ],
                 "pr/7",
                 "pr/7 branch/next trusted",
             ),
             (vec![("BUILDKITE_BRANCH", "main"), ("BUILDKITE_PULL_REQUEST", "7"), fork], "-", "pr/7 trusted"),
             (vec![("BUILDKITE_PULL_REQUEST", "7"), fork, ("MONOFO_SAVE_FROM_FORKS", "1")], "pr/7", "pr/7 trusted"),
-            (vec![("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", SAME)], "pr/7", "pr/7 trusted"),
             (vec![("BUILDKITE_BRANCH", "main"), ("MONOFO_SCOPE", "mine")], "mine", "mine"),
+            (vec![("BUILDKITE_BRANCH", "main"), ("MONOFO_READ_SCOPES", "x,trusted")], "trusted", "x trusted"),
+            (vec![("BUILDKITE_PULL_REQUEST", "7"), fork, ("MONOFO_READ_SCOPES", "x,trusted")], "-", "x trusted"),
+            (vec![("BUILDKITE_PULL_REQUEST", "7"), fork, ("MONOFO_SCOPE", "trusted")], "-", "trusted"),
+            (
+                vec![
+                    ("BUILDKITE_PULL_REQUEST", "7"),
+                    fork,
+                    ("MONOFO_SCOPE", "mine"),
+                    ("MONOFO_SAVE_FROM_FORKS", "1"),
+                    ("MONOFO_READ_SCOPES", "x"),
+                ],
+                "mine",
+                "x",
+            ),
         ] {
             assert_eq!(scopes(&variables), (write.to_owned(), read.to_owned()), "{variables:?}");
         }
@@ -200,7 +230,7 @@ mod tests {
             assert!(is_fork(OWN, fork), "{fork}");
         }
         assert!(is_fork("/srv/a/b.git", "/srv/a/b.git") && is_fork("", SAME));
-        assert!(!is_fork(OWN, ""));
+        assert!(is_fork(OWN, "") && is_fork("", ""));
     }
 
     #[test]

@@ -21,19 +21,37 @@ use crate::text::Shown;
 /// The longest template.
 const LONGEST: usize = 1024;
 
-/// Words in the names of variables whose values are secrets: a key is shown, and kept beside the entry.
-const SECRETS: [&str; 10] = [
+/// Texts in the names of variables whose values are secrets: a key is shown, and kept beside the entry.
+const SECRETS: [&str; 16] = [
     "TOKEN",
     "SECRET",
     "PASSWORD",
+    "PASSWD",
     "PASSPHRASE",
     "CREDENTIAL",
     "PRIVATE_KEY",
     "ACCESS_KEY",
+    "SIGNING_KEY",
+    "SSH_KEY",
+    "DEPLOY_KEY",
+    "ENCRYPTION_KEY",
+    "GPG_KEY",
     "API_KEY",
     "APIKEY",
     "CONNECTION_STRING",
 ];
+
+/// The same between underscores: in the middle of a word they say nothing.
+const SECRET_WORDS: [&str; 6] = ["PASS", "PGPASS", "PWD", "AUTH", "PAT", "CREDS"];
+
+/// What in a variable's name says that its value is a secret.
+fn secret_in(variable: &str) -> Option<&'static str> {
+    let name = variable.to_ascii_uppercase();
+    // The working folder, as every shell sets it.
+    let words = || name.split('_').filter(|word| name != "PWD" && !word.is_empty());
+    let text = SECRETS.into_iter().find(|text| name.contains(text));
+    text.or_else(|| SECRET_WORDS.into_iter().find(|secret| words().any(|word| word == *secret)))
+}
 
 /// What a call asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,7 +281,7 @@ impl<'a> Reader<'a> {
                         self.wrong(at, format_args!("`{}` is no name of a variable", Shown(variable.as_bytes())))
                     );
                 }
-                if let Some(word) = SECRETS.iter().find(|word| variable.to_ascii_uppercase().contains(*word)) {
+                if let Some(word) = secret_in(variable) {
                     let why = format_args!("`{variable}` looks like a secret because of `{word}`, and keys are shown");
                     return Err(self.wrong(at, why).hint("leave it out, or give the part that matters another name"));
                 }
@@ -382,6 +400,13 @@ mod tests {
             ("{{ checksum \"a\"\"b\" }}", "`checksum` takes", ""),
             ("{{ env \"a b\" }}", "no name of a variable", ""),
             ("{{ env \"X_APIKEY\" }}", "looks like a secret because of `APIKEY`", "leave it out"),
+            ("{{ env \"DB_PASS\" }}", "looks like a secret because of `PASS`", "leave it out"),
+            ("{{ env \"MYSQL_PWD\" }}", "looks like a secret because of `PWD`", "leave it out"),
+            ("{{ env \"PGPASSWD\" }}", "looks like a secret because of `PASSWD`", "leave it out"),
+            ("{{ env \"SIGNING_KEY\" }}", "looks like a secret because of `SIGNING_KEY`", "leave it out"),
+            ("{{ env \"REDIS_AUTH\" }}", "looks like a secret because of `AUTH`", "leave it out"),
+            ("{{ env \"GITHUB_PAT\" }}", "looks like a secret because of `PAT`", "leave it out"),
+            ("{{ env \"ssh_key\" }}", "looks like a secret because of `SSH_KEY`", "leave it out"),
             ("{{ env \"NPM_TOKEN\" }}", "looks like a secret because of `TOKEN`", "leave it out"),
             ("{{ date \"%y\" }}", "a date knows %Y", ""),
             ("", "a key is 1 to 1024 bytes", ""),

@@ -67,6 +67,9 @@ pub struct Marker<'a> {
     pub platform: &'a str,
 }
 
+/// What is done when a record is read, for messages.
+const LOOKING: &str = "looking for a record";
+
 type Reopen = dyn Fn() -> Result<Arc<dyn Shelf>> + Send + Sync;
 
 /// A place with entries of cache and store. Its methods block and may be called by many threads at once.
@@ -131,6 +134,11 @@ impl Remote {
         self.shelf.place()
     }
 
+    /// Whether it is a folder, where nobody answers in its place.
+    pub fn is_folder(&self) -> bool {
+        self.shelf.is_folder()
+    }
+
     /// The scopes that it was opened with.
     pub fn scopes(&self) -> &Scopes {
         &self.scopes
@@ -170,7 +178,8 @@ impl Remote {
         })
     }
 
-    /// The record of an entry in one scope, for whoever checks it and goes on with the next; a lookup `started` then.
+    /// The record of an entry in one scope, for whoever checks it and goes on with the next; a lookup `started` then. What a
+    /// writer left that broke off is noted as spoiled; anything else that is no record may be the answer of a proxy.
     pub fn record_of(
         &self,
         section: Section,
@@ -178,7 +187,13 @@ impl Remote {
         hash: &Hash,
         started: Instant,
     ) -> Result<Option<Vec<u8>>, Failure> {
-        self.asking(|| self.record_in(&Home::new(section, scope, hash), started))
+        self.asking(|| {
+            let found = self.raw_record(&Home::new(section, scope, hash), started)?;
+            if found.as_deref().is_some_and(is_broken_off) {
+                self.note_spoiled(section, scope, hash);
+            }
+            self.only_record(found)
+        })
     }
 
     /// Takes note that an entry of a scope is no good. That counts where this run may replace it: in the own scope.
@@ -204,9 +219,13 @@ impl Remote {
 
     /// A record, within what is left of the time for a lookup.
     fn record_in(&self, home: &Home, started: Instant) -> Result<Option<Vec<u8>>, Failure> {
-        let doing = "looking for a record";
+        self.only_record(self.raw_record(home, started)?)
+    }
+
+    /// What lies in a record's place.
+    fn raw_record(&self, home: &Home, started: Instant) -> Result<Option<Vec<u8>>, Failure> {
         let left = self.limits.record.saturating_sub(started.elapsed());
-        let read = self.shelf.get(doing, &home.record(), LONGEST_RECORD, Some(left)).map_err(|error| {
+        let read = self.shelf.get(LOOKING, &home.record(), LONGEST_RECORD, Some(left)).map_err(|error| {
             // Who may not list a bucket gets the same answer about what is not there.
             match error.next_step() {
                 Some(hint) if error.to_string().contains("status 403") => {
@@ -216,14 +235,18 @@ impl Remote {
                 _ => error,
             }
         });
-        match read? {
-            Some(record) if !record.trim_ascii_start().starts_with(b"{") => Err(self.no_record(doing).into()),
+        Ok(read?)
+    }
+
+    fn only_record(&self, found: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Failure> {
+        match found {
+            Some(record) if !record.trim_ascii_start().starts_with(b"{") => Err(self.no_record().into()),
             found => Ok(found),
         }
     }
 
-    fn no_record(&self, doing: &str) -> Error {
-        Error::refused(format_args!("{doing} in {} failed: what is there is no record", self.place()))
+    fn no_record(&self) -> Error {
+        Error::refused(format_args!("{LOOKING} in {} failed: what is there is no record", self.place()))
             .hint("is it a store for objects that answers there? If so, remove that entry")
             .because(Why::Strange)
     }
@@ -328,4 +351,10 @@ impl Remote {
 fn given_up(what: fmt::Arguments<'_>, why: Why) -> Failure {
     let error = Error::new(Class::Unavailable, format_args!("{what} earlier in this run"));
     error.hint("look at what was said about it first").because(why).into()
+}
+
+/// Whether this is what stays of a record whose writer, or whose disk, broke off: nothing, blanks, NUL bytes, or `null`.
+fn is_broken_off(record: &[u8]) -> bool {
+    let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0;
+    record.iter().all(blank) || record.trim_ascii() == b"null"
 }

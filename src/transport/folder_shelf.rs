@@ -14,8 +14,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::FileType;
+
 use super::folder::{STAGING, stage, sweep};
-use super::held::{Held, Setting};
+use super::held::{Held, Setting, no_folder};
 use super::shelf::{Made, Opened, Shelf, too_long};
 use crate::cancel::Cancel;
 use crate::error::{Class, Error, IoContext, Result, Why, from_io};
@@ -63,6 +65,10 @@ impl FolderShelf {
         for part in folders.split('/').filter(|part| !part.is_empty()) {
             let Some(folder) = at else { return Ok(None) };
             at = folder.enter(part)?;
+            // A file in a folder's place holds nothing, which must not look like a folder that does.
+            if at.is_none() && folder.kind(part).is_some_and(|kind| kind != FileType::Directory) {
+                return Err(no_folder(REMOTE, &folder.path_of(part)));
+            }
         }
         Ok(at)
     }
@@ -145,6 +151,10 @@ impl Shelf for FolderShelf {
         Shown::path(&self.root).to_string()
     }
 
+    fn is_folder(&self) -> bool {
+        true
+    }
+
     fn prepare(&self) -> Result<()> {
         self.make_root().map(drop)
     }
@@ -217,7 +227,8 @@ impl Shelf for FolderShelf {
         let Some(held) = self.folder(folder)? else { return Ok(Vec::new()) };
         let inner = held.names().map_err(|error| held.unusable("read", "", error))?;
         let mut names = Vec::new();
-        for inner in inner {
+        // Others may keep files there.
+        for inner in inner.filter(|inner| held.kind(inner) != Some(FileType::RegularFile)) {
             let left = most.saturating_sub(names.len());
             let found = match self.first(doing, &format!("{folder}/{inner}"), left, limit) {
                 // A link, which leads to nothing of ours.

@@ -157,8 +157,13 @@ impl Held {
     }
 
     fn is_link(&self, name: &str) -> bool {
-        rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::Symlink)
+        self.kind(name) == Some(FileType::Symlink)
+    }
+
+    /// What has a name in this folder, if anything has.
+    pub(super) fn kind(&self, name: &str) -> Option<FileType> {
+        let about = rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(FileType::from_raw_mode(about.st_mode))
     }
 }
 
@@ -167,7 +172,7 @@ fn folder_flags() -> OFlags {
 }
 
 /// The error for a link, or something else that is no folder, where one of our folders belongs.
-fn no_folder(setting: Setting, path: &Path) -> Error {
+pub(super) fn no_folder(setting: Setting, path: &Path) -> Error {
     Error::refused(format_args!("`{}` is a link or no folder, and links in there are not followed", Shown::path(path)))
         .hint(format_args!("remove it, or choose another folder with {setting}, which may itself be a link"))
         .because(Why::Strange)

@@ -41,6 +41,11 @@ pub trait Shelf: Send + Sync {
     /// The place, for messages; never a credential.
     fn place(&self) -> String;
 
+    /// Whether it is a folder of this machine, where nobody answers in its place.
+    fn is_folder(&self) -> bool {
+        false
+    }
+
     /// Makes sure that something can be stored, where that is not the service's business. For whoever reads before storing.
     fn prepare(&self) -> Result<()> {
         Ok(())

@@ -227,6 +227,25 @@ fn keys_of_variables_are_never_empty_nor_secret_and_what_is_not_set_is_said() {
     let said = machine.pre(&json!({ "key": "{{ env \"DB_URL\" }}", "paths": "deps" }), 2).before;
     assert!(said.stderr.contains("a password in it") && !said.stderr.contains("hunter2"), "{}", said.stderr);
     machine.pre(&json!({ "key": "{{ env \"WEB_URL\" }}", "paths": "deps" }), 0).before.does_not_say("warning");
+    let of = |value: &str, status| {
+        let machine = Machine::with(&[("X", value)]);
+        machine.pre(&json!({ "key": "{{ env \"X\" }}", "paths": "deps" }), status).before.stderr
+    };
+    for value in [
+        "https://hunter2@h/x",
+        "user:hunter2@h",
+        "//u:hunter2@h/x",
+        "https://h/x?a=b&sig=hunter2",
+        "https://h/x?X-Amz-Signature=hunter2",
+        "ghp_hunter2",
+        "npm_hunter2",
+    ] {
+        let said = of(value, 2);
+        assert!(said.contains("keys are shown") && !said.contains("hunter2"), "{value}: {said}");
+    }
+    for value in ["git@h:a/b.git", "ssh://git@h/a.git", "node:20@sha256:0011", "r:5000/x@y:z", "a?b=c", "token=x"] {
+        of(value, 0);
+    }
     let cache = json!({ "key": "a-{{ env \"NOT_SET\" }}", "paths": "deps" });
     machine.pre(&cache, 0).before.says("warning: a key asks for NOT_SET, which is not set");
     machine.set(&[("NOT_SET", "1")]);
@@ -234,23 +253,41 @@ fn keys_of_variables_are_never_empty_nor_secret_and_what_is_not_set_is_said() {
 }
 
 #[test]
-fn a_machine_where_all_is_hit_is_cleaned_once_a_day() {
-    let machine = Machine::new();
+fn a_machine_that_stores_nothing_is_cleaned_once_a_day() {
     let cache = |key: &str| json!({ "key": key, "paths": "deps" });
-    for key in ["old", "new"] {
-        machine.job(&cache(key), |sandbox| sandbox.write("deps/a", key));
-    }
-    for (number, metadata) in entries(&machine.home()).values().enumerate() {
-        let text = fs::read_to_string(metadata).unwrap();
-        if text.contains("\"old\"") {
-            crate::entries::age(metadata, 3600 * 24 * 40 + number as u64);
+    let none_is_there = json!({ "key": "other", "paths": "none" });
+    let fork = [
+        ("BUILDKITE_PULL_REQUEST", "7"),
+        ("BUILDKITE_REPO", "git@host.example:a/b.git"),
+        ("BUILDKITE_PULL_REQUEST_REPO", "git@host.example:x/b.git"),
+    ];
+    for (last, variables, size) in [
+        (cache("new"), &[][..], false),
+        (cache("new"), &[][..], true),
+        (none_is_there, &[][..], false),
+        (cache("third"), &fork[..], false),
+    ] {
+        let mut machine = Machine::new();
+        for key in ["old", "new"] {
+            machine.job(&cache(key), |sandbox| sandbox.write("deps/a", key));
         }
+        for (number, metadata) in entries(&machine.home()).values().enumerate() {
+            let text = fs::read_to_string(metadata).unwrap();
+            if text.contains("\"old\"") {
+                let days = if size { 1 } else { 40 };
+                crate::entries::age(metadata, 3600 * 24 * days + number as u64);
+            }
+        }
+        if size {
+            machine.set(&[("MONOFO_CACHE_SIZE", "1K")]);
+        }
+        machine.set(variables);
+        let (_, log) = machine.job(&last, nothing);
+        assert!(log.contains("cleaned up the cache: 1 entry"), "{last}: {log}");
+        assert_eq!(machine.entries(), 1, "{last}");
+        let (_, log) = machine.job(&last, nothing);
+        assert!(!log.contains("cleaned up"), "{log}");
     }
-    let (hit, log) = machine.job(&cache("new"), nothing);
-    assert!(hit == "exact" && log.contains("cleaned up the cache: 1 entry"), "{log}");
-    assert_eq!(machine.entries(), 1);
-    let (_, log) = machine.job(&cache("new"), nothing);
-    assert!(!log.contains("cleaned up"), "{log}");
 }
 
 /// What a hostile entry may do: nothing outside the paths that the job configured.
@@ -312,6 +349,82 @@ fn without_keys_from_before_nothing_is_stored_and_that_is_said() {
     assert_eq!(machine.entries(), 0);
     let configuration = json!({ "cache": deps() });
     machine.hook("pre-command", &configuration).exits(0).says("the hook's shell takes no variables");
+}
+
+#[test]
+fn paths_of_several_listings_and_of_home_must_not_overlap() {
+    let machine = Machine::new();
+    let first = machine.pre(&json!({ "key": "a", "paths": ["a", "~/.x"] }), 0);
+    let second = |cache: Value, status: i32| {
+        let configuration = json!({ "cache": cache });
+        let run = machine.hook("pre-command", &configuration);
+        first.exports.iter().fold(run, |run, (name, value)| run.env(name, value)).exits(status)
+    };
+    for (paths, says) in [("a", "`a`"), ("a/b", "`a/b`"), ("~/.x/y", "`~/.x/y`")] {
+        second(json!({ "key": "b", "paths": paths, "id": "b" }), 2).says(says).says("name paths apart");
+    }
+    second(json!({ "key": "b", "paths": "c", "id": "A" }), 2).says("has an entry `A` too");
+    second(json!({ "key": "b", "paths": ["ab", "~/.xy"], "id": "b" }), 0);
+    // The same listing once more is the same.
+    second(json!({ "key": "a", "paths": ["a", "~/.x"] }), 0);
+    // A checkout below home.
+    let home = machine.sandbox.path("");
+    let run = machine.hook("pre-command", &json!({ "cache": { "key": "a", "paths": ["a", "~/work/a"] } }));
+    run.env("HOME", home.to_str().unwrap()).exits(2).says("`~/work/a` is, or overlaps with, the path `a`");
+}
+
+#[test]
+fn keys_that_are_too_long_together_are_told_before_anything_is_looked_for() {
+    let machine = Machine::with(&[("LONG", &"x".repeat(1800))]);
+    let entry =
+        |number: i32| json!({ "key": format!("{number}-{{{{ env \"LONG\" }}}}"), "paths": format!("p{number}") });
+    let entries = |from: i32, to: i32| Value::Array((from..to).map(entry).collect());
+    // Each fits, and all are hit.
+    for from in [0, 10, 20] {
+        machine.job(&entries(from, from + 10), |sandbox| {
+            (from..from + 10).for_each(|number| sandbox.write(format!("p{number}"), "x"));
+        });
+    }
+    let before = machine.pre(&entries(0, 30), 2).before;
+    assert!(before.stderr.contains("are too long") && !before.stderr.contains("hit"), "{}", before.stderr);
+}
+
+#[test]
+fn files_of_hooks_that_were_killed_go_after_a_day() {
+    let machine = Machine::new();
+    let folder = machine.sandbox.path("tmp");
+    fs::create_dir(&folder).unwrap();
+    // The highest number that a process can have, and one more.
+    let (gone, alive) = (4_194_305, std::process::id());
+    let ago = |days: u64| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        (now - days * 24 * 3600).cast_signed()
+    };
+    for (name, days) in [
+        (format!("monofo-exports.{gone}.1.12"), 2),
+        (format!("monofo-exports.{gone}.2.12"), 0),
+        (format!("monofo-exports.{alive}.1.12"), 2),
+        ("monofo-exports.x".to_owned(), 2),
+        ("other".to_owned(), 2),
+    ] {
+        fs::write(folder.join(&name), "").unwrap();
+        set(&folder.join(&name), None, ago(days));
+    }
+    symlink("/nowhere", folder.join(format!("monofo-exports.{gone}.3.12"))).unwrap();
+    machine.hook("pre-exit", &json!({})).env("TMPDIR", folder.to_str().unwrap()).exits(0);
+    let mut stays: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    stays.sort();
+    let expected = [
+        format!("monofo-exports.{alive}.1.12"),
+        format!("monofo-exports.{gone}.2.12"),
+        format!("monofo-exports.{gone}.3.12"),
+        "monofo-exports.x".to_owned(),
+        "other".to_owned(),
+    ];
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(stays, expected);
 }
 
 #[test]

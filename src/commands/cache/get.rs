@@ -6,6 +6,7 @@ use crate::cli::entries::{CacheExplain, CacheGet};
 use crate::commands::Commands;
 use crate::context::Context;
 use crate::engine::entries::explain::{self, Explanation};
+use crate::engine::entries::kin;
 use crate::engine::entries::lookup::{Found, Looked, into_target, look_up};
 use crate::engine::entries::restore::Restore;
 use crate::engine::entries::target::Target;
@@ -133,6 +134,9 @@ impl Commands<'_> {
     pub(super) fn cache_explain(&self, asked: &CacheExplain, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
+        if let Some(lines) = kin::told(&keeping.cache, &name)? {
+            return self.explain_block(&name, &lines);
+        }
         let (remote, unusable) = self.remote(&keeping, &asked.remote)?;
         let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
         self.warn(&computed.warnings);
@@ -173,6 +177,16 @@ impl Commands<'_> {
         }
     }
 
+    /// Entries of the `cache:` block: only a job knows what key it looks for.
+    fn explain_block(&self, name: &ComponentName, lines: &[String]) -> Result<()> {
+        self.report.section("block", json!(lines));
+        self.report.answer(format_args!(
+            "{name}: {} of the `cache:` block; a job computes its key, and its log says what changed since the newest:",
+            Count(lines.len() as u64, "entry")
+        ))?;
+        lines.iter().take(MOST_LINES).try_for_each(|line| self.report.answer(format_args!("  {line}")))
+    }
+
     /// Why there was no entry. That the remote does not help here either is no news.
     fn why(
         &self,
@@ -187,6 +201,9 @@ impl Commands<'_> {
         Ok(found)
     }
 }
+
+/// Entries of the `cache:` block that are told of.
+const MOST_LINES: usize = 20;
 
 /// What is said of an entry whose scope is not read.
 const OTHER_SCOPE: &str = "an entry of another scope is here, and is not used: MONOFO_READ_SCOPES says which are";

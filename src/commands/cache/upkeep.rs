@@ -244,11 +244,11 @@ impl Commands<'_> {
     }
 }
 
-/// Cleans up the cache once a day, in little time. Trouble with it is no trouble of the command.
-pub(in crate::commands) fn clean_up_cache(keeping: &Keeping, cancel: &Cancel, report: &Report) {
+/// Whether the cache is to be cleaned up, which is so once a day. Whoever asks cleans it.
+pub(in crate::commands) fn is_cleaning_due(keeping: &Keeping) -> bool {
     // Where no cache is there is nothing to clean, and nothing is made.
     if !keeping.cache.exists().unwrap_or(false) {
-        return;
+        return false;
     }
     let mark = keeping.cache.root().join("counters").join("cleaned");
     let age = std::fs::metadata(&mark)
@@ -258,11 +258,16 @@ pub(in crate::commands) fn clean_up_cache(keeping: &Keeping, cancel: &Cancel, re
             time.elapsed().or_else(|ahead| if ahead.duration() < SKEW { Ok(Duration::ZERO) } else { Err(ahead) })
         });
     if matches!(age, Ok(Ok(age)) if age < OFTEN) {
-        return;
+        return false;
     }
     let _ = mark.parent().map(std::fs::create_dir_all);
     // Whatever lies there, nothing else is written to.
-    if plain::options().write(true).create(true).truncate(true).open(&mark).is_err() {
+    plain::options().write(true).create(true).truncate(true).open(&mark).is_ok()
+}
+
+/// Cleans up the cache once a day, in little time. Trouble with it is no trouble of the command.
+fn clean_up_cache(keeping: &Keeping, cancel: &Cancel, report: &Report) {
+    if !is_cleaning_due(keeping) {
         return;
     }
     let request = GcRequest {

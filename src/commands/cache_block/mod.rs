@@ -12,22 +12,24 @@ mod restore;
 mod save;
 mod state;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 pub(super) use self::restore::worse;
 use self::state::State;
+pub(super) use self::state::remove_old_exports;
 use super::block::Block;
 use crate::cancel::Cancel;
-use crate::config::cache_block::PluginCache;
+use crate::config::cache_block::{PluginCache, variable};
 use crate::config::entries::{Keeping, keeping_alone};
 use crate::config::job_scopes::job_scopes;
 use crate::config::sizes::parse_size;
 use crate::context::Context;
 use crate::engine::entries::bundle::BundlePath;
-use crate::engine::entries::share::report_line;
+use crate::engine::entries::share::{failure_line, report_line};
 use crate::entry::HomeKind;
 use crate::env::Env;
 use crate::error::{Error, IoContext, Result};
+use crate::location::Location;
 use crate::remote::Failure;
 use crate::report::Report;
 use crate::text::Shown;
@@ -62,14 +64,32 @@ impl CacheBlock<'_> {
         // A relative one would mean another folder elsewhere.
         let home = self.env.path("HOME").filter(|home| home.is_absolute());
         let place = self.place_in(directory, home)?;
-        let named = self.env.text("MONOFO_CACHE_DIR").is_some() || !self.env.in_job();
-        if !named && place.keeping.cache.root().starts_with(&place.directory) {
-            self.report.warning(
-                "the cache lies in the checkout, which the agent cleans, since HOME names no folder outside it: \
-                 set HOME or MONOFO_CACHE_DIR for the agent",
-            );
+        if self.env.in_job() {
+            self.warn_of_checkout(&place);
         }
         Ok(place)
+    }
+
+    /// What lies in the checkout is gone with the next one, and what is relative lies there.
+    fn warn_of_checkout(&self, place: &Place) {
+        let in_checkout = |folder: &Path| without_dots(&place.directory.join(folder)).starts_with(&place.directory);
+        if in_checkout(place.keeping.cache.root()) {
+            let why = match self.env.text("MONOFO_CACHE_DIR") {
+                Some(_) => "for MONOFO_CACHE_DIR names a folder in it: name one outside it",
+                None => "since HOME names no folder outside it: set HOME or MONOFO_CACHE_DIR for the agent",
+            };
+            self.report.warning(format_args!("the cache lies in the checkout, which the agent cleans, {why}"));
+        }
+        let remote = self.env.path("MONOFO_REMOTE").map(Location::parse);
+        if let Some(Ok(Location::Folder(folder))) = remote
+            && in_checkout(&folder)
+        {
+            self.report.warning(format_args!(
+                "MONOFO_REMOTE is the folder `{}` in the checkout, which no other machine sees and the agent cleans: name one \
+                 outside it, or a bucket as s3://bucket/prefix or gs://bucket/prefix",
+                Shown::path(&folder)
+            ));
+        }
     }
 
     /// The same after the command: paths mean what they meant before it, wherever that left the hook.
@@ -112,7 +132,8 @@ impl CacheBlock<'_> {
 
     /// Tells of a failure of the remote. Returns the exit status that it leads to.
     fn tell_remote(&self, entry: &PluginCache, failure: &Failure) -> u8 {
-        let line = report_line(failure, HomeKind::Cache);
+        // One that fails the job goes on with nothing.
+        let line = if entry.soft_fail { report_line(failure, HomeKind::Cache) } else { failure_line(failure) };
         let error = Error::new(crate::error::Class::Unavailable, line);
         let error = match failure.error.next_step() {
             Some(hint) => error.hint(hint),
@@ -122,7 +143,63 @@ impl CacheBlock<'_> {
     }
 }
 
+/// A path without `.` and `..`, as text: nothing has to be there.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
 impl Place {
+    /// Where all paths of entries are, which must be apart, also from those of listings before: whichever is restored or
+    /// stored last would undo the other. Class `Usage` where they are not.
+    fn paths_apart(&self, entries: &[PluginCache], before: &[State]) -> Result<Vec<String>> {
+        let real = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let (work, home) = (real(&self.directory), self.home.as_deref().map(real));
+        let mut places: Vec<(String, PathBuf)> =
+            before.iter().flat_map(|state| &state.paths).map(|path| (path.clone(), path.into())).collect();
+        let others = places.len();
+        for entry in entries {
+            for path in self.paths(entry)? {
+                let place = match (&home, path.written.strip_prefix("~/")) {
+                    (Some(home), Some(rest)) => home.join(rest),
+                    _ => work.join(&path.written),
+                };
+                let overlaps = |(_, other): &&(String, PathBuf)| place.starts_with(other) || other.starts_with(&place);
+                if let Some((other, _)) = places.iter().find(overlaps) {
+                    return Err(Error::usage(format_args!(
+                        "{}: the path `{}` is, or overlaps with, the path `{other}` of the `cache` block, also where the \
+                         plugin is listed more than once",
+                        entry.id,
+                        Shown(path.written.as_bytes()),
+                    ))
+                    .hint("name paths apart"));
+                }
+                places.push((path.written, place));
+            }
+            let taken = |state: &State| state.seen.keys().any(|id| variable(id) == entry.variable());
+            if before.iter().any(taken) {
+                return Err(Error::usage(format_args!(
+                    "an earlier listing of the plugin has an entry `{}` too",
+                    entry.id
+                ))
+                .hint("set `id` to tell them apart"));
+            }
+        }
+        let text = |(_, place): &(String, PathBuf)| {
+            place.to_str().map(str::to_owned).ok_or_else(|| {
+                Error::usage(format_args!("`{}` is no text, and is not known after the command", Shown::path(place)))
+            })
+        };
+        places[others..].iter().map(text).collect()
+    }
+
     /// What post-command is to know of it, and nothing of entries yet.
     fn state(&self) -> Result<State> {
         let text = |path: &Path| {

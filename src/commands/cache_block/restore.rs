@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 
-use super::state::{Hit, Seen};
+use super::state::{Hit, Seen, State};
 use super::{CacheBlock, Place};
 use crate::config::cache_block::PluginCache;
 use crate::context::Context;
@@ -32,6 +32,8 @@ struct Course {
     told: Vec<String>,
     /// Whether the remote did not let us.
     denied: bool,
+    /// Whether an entry of the remote was kept on this machine.
+    fetched: bool,
 }
 
 impl Course {
@@ -55,7 +57,15 @@ impl CacheBlock<'_> {
     /// or of what keys are computed from.
     pub(in crate::commands) fn restore(&self, entries: &[PluginCache]) -> Result<u8> {
         let place = self.place()?;
+        let paths = place.paths_apart(entries, &State::of_others(self.env, &self.state_name()))?;
         let wanted = self.wanted(&place, entries)?;
+        let mut state = State { paths, ..place.state()? };
+        // Whatever is hit: a cold cache must not be the first to find out.
+        for one in &wanted {
+            let inputs = Some(KeyRecord::Template(one.inputs.clone()));
+            state.seen.insert(one.entry.id.to_string(), Seen { hit: Hit::Miss, inputs, spoiled: true });
+        }
+        state.check_length()?;
         self.report.group(format_args!("restoring {}", Count(wanted.len() as u64, "cache entry")));
         let scopes = &place.keeping.scopes;
         let read: Vec<&str> = scopes.read.iter().map(Scope::as_str).collect();
@@ -68,7 +78,6 @@ impl CacheBlock<'_> {
         let (remote, mut unusable) = place.keeping.remote(None, self.cancel)?;
         let named_but_unusable = unusable.is_some();
         let mut status = 0;
-        let mut state = place.state()?;
         for one in &wanted {
             if let Some(failure) = unusable.take() {
                 status = worse(status, self.tell_remote(one.entry, &failure));
@@ -88,10 +97,13 @@ impl CacheBlock<'_> {
                 Err(error) if matches!(error.class(), Class::Interrupted { .. }) => return Err(error),
                 Err(error) => {
                     course.status = worse(course.status, self.tell(one.entry, error));
+                    let (id, shown) = (&one.entry.id, one.inputs.shown());
+                    self.report.note(format_args!("{id}: miss {shown}: it could not be looked for or put in place"));
                     Hit::Miss
                 }
             };
             status = worse(status, course.status);
+            state.fetched |= course.fetched;
             let inputs = (hit != Hit::Exact).then(|| KeyRecord::Template(one.inputs.clone()));
             let is_spoiled = |inputs: &KeyRecord| remote.is_some_and(|r| r.is_spoiled(Section::Cache, &inputs.key()));
             let spoiled = inputs.as_ref().is_some_and(is_spoiled);
@@ -220,6 +232,7 @@ impl CacheBlock<'_> {
         if let Some(failure) = failure {
             self.tell_of(one, &failure, course);
         }
+        course.fetched |= unkept.is_none() && found.as_ref().is_some_and(|found| found.tier == Tier::Remote);
         if let Some(error) = unkept {
             self.report.softened(&error.context(format_args!("{id}")));
         }

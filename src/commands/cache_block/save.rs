@@ -7,10 +7,10 @@ use serde_json::json;
 use super::restore::worse;
 use super::state::{Hit, State};
 use super::{CacheBlock, Place};
-use crate::commands::cache::upkeep::{MAX_AGE, WITHIN, clean_up_cache, tell_not_cleaned};
+use crate::commands::cache::upkeep::{MAX_AGE, WITHIN, is_cleaning_due, tell_not_cleaned};
 use crate::config::cache_block::{PluginCache, Save};
 use crate::config::job_scopes::is_default_branch;
-use crate::engine::entries::bundle::{self, Saved};
+use crate::engine::entries::bundle::{self, Look, Saved};
 use crate::engine::entries::gc::{GcRequest, References, collect};
 use crate::engine::entries::share::{Shared, share};
 use crate::error::{Class, Error, Result};
@@ -38,20 +38,27 @@ impl CacheBlock<'_> {
         };
         let due: Vec<Due<'_>> = entries.iter().filter_map(|entry| self.due(entry, &state, command_failed)).collect();
         let place = self.place_of(&state);
-        if due.is_empty() {
-            // A machine where all is hit would never be cleaned.
-            if let Ok(place) = &place
-                && place.keeping.cleans_up()
-                && !self.env.switch("BUILDKITE_JOB_CANCELLED")
-            {
-                clean_up_cache(&place.keeping, self.cancel, self.report);
-            }
-            return Ok(0);
+        let stored = match (&place, due.is_empty()) {
+            (_, true) => Ok((0, false)),
+            (Ok(place), false) => self.store_all(&due, &state, place),
+            (Err(_), false) => return place.map(|_| 0),
+        };
+        // A machine where all is hit, or that may store nothing, would never be cleaned, and what comes from a remote grows.
+        if let (Ok(place), Ok((_, new))) = (&place, &stored)
+            && place.keeping.cleans_up()
+            && !self.env.switch("BUILDKITE_JOB_CANCELLED")
+            && (*new || state.fetched || is_cleaning_due(&place.keeping))
+        {
+            self.make_room(place);
         }
-        let place = place?;
+        stored.map(|(status, _)| status)
+    }
+
+    /// Stores what is due. Returns the exit status, and whether anything is new on this machine.
+    fn store_all(&self, due: &[Due<'_>], state: &State, place: &Place) -> Result<(u8, bool)> {
         if let Some(why) = place.stores_nothing {
             self.report.note(format_args!("cache: nothing is stored: {why}"));
-            return Ok(0);
+            return Ok((0, false));
         }
         self.report.group(format_args!("storing {}", Count(due.len() as u64, "cache entry")));
         let (remote, mut unusable) = match state.remote_is_dead {
@@ -60,12 +67,12 @@ impl CacheBlock<'_> {
             false => place.keeping.remote(None, self.cancel)?,
         };
         let (mut status, mut stored) = (0, Vec::new());
-        for one in &due {
+        for one in due {
             if let Some(failure) = unusable.take() {
                 status = worse(status, self.tell_remote(one.entry, &failure));
             }
             let remote = remote.as_ref().filter(|remote| !remote.is_given_up());
-            match self.store(one, &place, remote) {
+            match self.store(one, place, remote) {
                 Ok((new, own)) => {
                     stored.extend(new.then(|| one.entry.id.as_str()));
                     status = worse(status, own);
@@ -75,10 +82,7 @@ impl CacheBlock<'_> {
             }
         }
         self.report.section("stored", json!(stored));
-        if !stored.is_empty() && place.keeping.cleans_up() {
-            self.make_room(&place);
-        }
-        Ok(status)
+        Ok((status, !stored.is_empty()))
     }
 
     /// Whether an entry is to be stored; says so where it is not, and might have been.
@@ -125,10 +129,14 @@ impl CacheBlock<'_> {
         let (started, context) = (Instant::now(), self.context());
         let _watch = self.report.watch(vec![context.progress.clone()]);
         // A cache that lies in the checkout is no part of what is built there.
-        let own = [keeping.cache.root().to_owned(), keeping.store.root().to_owned()];
-        let (artifact, warnings) = bundle::look(&place.paths(due.entry)?, id.as_str(), &own, self.cancel)?;
+        let guards = keeping.guards();
+        let Look { artifact, warnings, note } =
+            bundle::look(&place.paths(due.entry)?, id.as_str(), &guards, self.cancel)?;
         for warning in warnings {
             self.report.warning(format_args!("{id}: {warning}"));
+        }
+        if let Some(note) = note {
+            self.report.note(format_args!("{id}: {note}"));
         }
         let Some(artifact) = artifact else {
             self.report.warning(format_args!("{id}: nothing is stored, since none of its paths is there"));

@@ -10,7 +10,10 @@
 //! | `MONOFO_CACHE_STATE_<digits>` | JSON, for the post-command hook: hits, the records of keys that are to be stored, and where paths are |
 
 use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -26,6 +29,11 @@ const PREFIX: &str = "MONOFO_CACHE_STATE_";
 
 /// The file that variables are written to.
 const EXPORTS: &str = "MONOFO_HOOK_EXPORTS";
+
+/// What the name of such a file begins with; the number of the shell's process follows.
+const EXPORTS_FILE: &str = "monofo-exports.";
+
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// More does not fit in one variable on every system.
 const LONGEST: usize = 96 << 10;
@@ -77,6 +85,10 @@ pub(super) struct State {
     pub(super) home: Option<String>,
     /// Whether the remote proved dead.
     pub(super) remote_is_dead: bool,
+    /// Whether entries of the remote were kept on this machine.
+    pub(super) fetched: bool,
+    /// Where its paths are, absolute: another listing's must not overlap with them.
+    pub(super) paths: Vec<String>,
 }
 
 impl State {
@@ -94,6 +106,12 @@ impl State {
         read.map(Some).ok_or_else(|| wrong().hint("leave it alone: it says what to store"))
     }
 
+    /// What the pre-command hooks of other listings left in this job.
+    pub(super) fn of_others(env: &Env, variable: &str) -> Vec<State> {
+        let others = env.iter().filter(|(name, _)| name.starts_with(PREFIX) && *name != variable);
+        others.filter_map(|(_, text)| State::parse(&serde_json::from_str(text).ok()?)).collect()
+    }
+
     fn parse(value: &Value) -> Option<State> {
         let seen = |(id, seen): (&String, &Value)| {
             let inputs = seen.get("inputs").map(KeyRecord::parse).transpose().ok()?;
@@ -109,6 +127,8 @@ impl State {
             folder: absolute(value.get("folder")?)?,
             home,
             remote_is_dead: value.get("remote_is_dead")?.as_bool()?,
+            fetched: value.get("fetched").is_some_and(|fetched| fetched == true),
+            paths: value.get("paths")?.as_array()?.iter().map(absolute).collect::<Option<_>>()?,
         })
     }
 
@@ -125,18 +145,23 @@ impl State {
         };
         let entries = Value::Object(self.seen.iter().map(seen).collect::<Map<_, _>>());
         let (folder, home) = (&self.folder, &self.home);
-        json!({ "entries": entries, "folder": folder, "home": home, "remote_is_dead": self.remote_is_dead })
+        let (dead, fetched, paths) = (self.remote_is_dead, self.fetched, &self.paths);
+        json!({ "entries": entries, "folder": folder, "home": home, "remote_is_dead": dead, "fetched": fetched, "paths": paths })
+    }
+
+    /// Whether all of it fits in one variable. Class `Usage` where it does not.
+    pub(super) fn check_length(&self) -> Result<()> {
+        if self.value().to_string().len() <= LONGEST {
+            return Ok(());
+        }
+        Err(Error::usage("the keys of the `cache` block are too long to be kept until the command has ended")
+            .hint("put less into them: a checksum of a file instead of a variable's long value"))
     }
 
     /// Hands all variables to the hook's shell. False when that gave no file for them.
     pub(super) fn export(&self, variable: &str, entries: &[PluginCache], env: &Env) -> Result<bool> {
+        self.check_length()?;
         let text = self.value().to_string();
-        if text.len() > LONGEST {
-            return Err(Error::usage(
-                "the keys of the `cache` block are too long to be kept until the command has ended",
-            )
-            .hint("put less into them: a checksum of a file instead of a variable's long value"));
-        }
         let hits = || self.seen.values().map(|seen| seen.hit);
         let Some(mut hit) = hits().next() else { return Ok(true) };
         hit = hits().fold(hit, Hit::and);
@@ -163,6 +188,29 @@ impl State {
     }
 }
 
+/// Removes files of shells that were killed before they could do so. A day is more than any hook takes, and whoever has the
+/// number of a process now need not be the one that made the file. What cannot be removed is for another time.
+pub(in crate::commands) fn remove_old_exports(env: &Env) {
+    let user = rustix::process::geteuid().as_raw();
+    // Where shells make them, but for the plugin's own folder.
+    let folders = [env.path("TMPDIR"), Some("/tmp".into()), Some(".git".into())];
+    for entry in folders.iter().flatten().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
+        let name = entry.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.strip_prefix(EXPORTS_FILE)?.split('.').next()) else {
+            continue;
+        };
+        let process = process.parse().ok().and_then(rustix::process::Pid::from_raw);
+        let is_gone = |process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH);
+        let is_old = |about: &Metadata| about.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > A_DAY));
+        let is_ours = |about: &Metadata| about.is_file() && about.uid() == user;
+        if process.is_some_and(is_gone)
+            && fs::symlink_metadata(entry.path()).is_ok_and(|about| is_ours(&about) && is_old(&about))
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A path that means the same in every folder.
 fn absolute(value: &Value) -> Option<String> {
     value.as_str().filter(|path| path.starts_with('/')).map(str::to_owned)
@@ -185,7 +233,14 @@ mod tests {
             ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None, spoiled: false }),
             ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs), spoiled: true }),
         ]);
-        State { seen, folder: "/w".into(), home: Some("/h".into()), remote_is_dead: true }
+        State {
+            seen,
+            folder: "/w".into(),
+            home: Some("/h".into()),
+            remote_is_dead: true,
+            fetched: true,
+            paths: vec!["/w/b".into()],
+        }
     }
 
     #[test]

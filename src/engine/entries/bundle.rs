@@ -5,7 +5,7 @@
 //!
 //! To restore, every path is made ready beside where it goes, so on its file system, and only once all of them are right they
 //! are put in place: a path of the working folder replaces what is there by a swap, and is swapped back when a later one
-//! fails; what is below `~` is shared by the jobs of a machine, so it is merged, see `merge`.
+//! fails; what is below `~` is shared by the jobs of a machine, so it is merged, last and never taken back, see `merge`.
 
 use std::fs;
 use std::io::Read;
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::merge::{merge, owner_may_write};
+use super::merge::{check_kinds, merge, owner_may_write};
 use super::pack::{Artifact, payload, refuse_too_many};
 use super::restore::check;
 use super::target::{BESIDE, Beside, Guards, Target};
@@ -24,11 +24,11 @@ use crate::cancel::Cancel;
 use crate::collect::{Kind, RootOf, leads_out, links_warning, whole_trees};
 use crate::context::Context;
 use crate::entry::{Encoding, Existing, Home, Output, Published, Record, RootKind, Staging, open, publish};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Class, Error, IoContext, Result};
 use crate::hash::ListingKind;
 use crate::key::KeyRecord;
 use crate::remote::Scopes;
-use crate::text::Shown;
+use crate::text::{Count, Shown};
 
 /// A path of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,16 +48,38 @@ impl BundlePath {
     fn is_link(&self) -> bool {
         !self.of_home && fs::symlink_metadata(&self.place).is_ok_and(|there| there.is_symlink())
     }
+
+    /// Whether a link is on the way to it from the working folder, or in its place.
+    fn is_behind_link(&self, workspace: &Path) -> bool {
+        let on_the_way = || self.place.ancestors().take_while(|place| *place != workspace);
+        !self.of_home && on_the_way().any(|place| fs::symlink_metadata(place).is_ok_and(|there| there.is_symlink()))
+    }
+
+    /// Where a link on the way leads that nothing is stored from, if it does. `real` is where the path is.
+    fn leads_astray(&self, real: &Path, guards: &Guards) -> Option<&'static str> {
+        let within = |folder: &Path| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
+        if !self.of_home && !within(&guards.workspace) {
+            return Some("out of the working folder");
+        }
+        if real.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git")) {
+            return Some("into a git repository's own folder");
+        }
+        guards.own.iter().any(|own| within(own)).then_some("into the cache, the store or the remote")
+    }
 }
 
-/// Looks at the paths of an entry. `None` when nothing is at any of them; a warning for each that is not there. Class
-/// `Refused` when one of `not_in` lies in what would be stored.
-pub fn look(
-    paths: &[BundlePath],
-    name: &str,
-    not_in: &[PathBuf],
-    cancel: &Cancel,
-) -> Result<(Option<Artifact>, Vec<String>)> {
+/// What is at the paths of an entry.
+pub struct Look {
+    /// What is to be stored; `None` when nothing is at any of them.
+    pub artifact: Option<Artifact>,
+    /// One sentence for each path that is not there, or is not where it says.
+    pub warnings: Vec<String>,
+    /// What is worth a line, and is nobody's mistake.
+    pub note: Option<String>,
+}
+
+/// Looks at the paths of an entry. Class `Refused` when a folder of ours lies in what would be stored.
+pub fn look(paths: &[BundlePath], name: &str, guards: &Guards, cancel: &Cancel) -> Result<Look> {
     let mut warnings = Vec::new();
     let (mut trees, mut apart) = (Vec::new(), Vec::new());
     for path in paths {
@@ -73,8 +95,13 @@ pub fn look(
             }
             other => other.or_fail(|| format!("cannot read `{shown}`"))?,
         };
+        // The command made what is there, perhaps where it may see less than this process does.
+        if let Some(why) = path.leads_astray(&real, guards) {
+            warnings.push(format!("a link leads `{shown}` {why}, and it is left out"));
+            continue;
+        }
         let status = fs::metadata(&real).or_fail(|| format!("cannot read `{shown}`"))?;
-        if let Some(own) = not_in.iter().find(|own| own.canonicalize().is_ok_and(|own| own.starts_with(&real))) {
+        if let Some(own) = guards.own.iter().find(|own| own.canonicalize().is_ok_and(|own| own.starts_with(&real))) {
             return Err(Error::refused(format_args!(
                 "`{shown}` contains `{}`, which is no part of an entry",
                 Shown::path(own)
@@ -98,7 +125,7 @@ pub fn look(
         }
     }
     if trees.is_empty() {
-        return Ok((None, warnings));
+        return Ok(Look { artifact: None, warnings, note: None });
     }
     let trees: Vec<_> = trees.iter().map(|(name, root, kind)| (name.as_slice(), root.as_path(), *kind)).collect();
     // Another job may just restore there.
@@ -111,9 +138,8 @@ pub fn look(
         .iter()
         .filter(|entry| entry.kind == Kind::Symlink && leads_out(files.name(entry), files.link_text(entry)));
     let leading_out = leading_out.count() as u64;
-    if leading_out > 0 {
-        warnings.push(links_warning(leading_out));
-    }
+    // Every virtual environment of Python has one.
+    let note = (leading_out > 0).then(|| links_warning(leading_out));
     let artifact = Artifact {
         built_in: None,
         root: PathBuf::from("/"),
@@ -125,7 +151,7 @@ pub fn look(
         mtimes: true,
         apart,
     };
-    Ok((Some(artifact), warnings))
+    Ok(Look { artifact: Some(artifact), warnings, note })
 }
 
 /// What came of storing an entry.
@@ -167,34 +193,44 @@ pub fn save(
 
 /// Where the paths of an entry go.
 #[derive(Debug)]
-pub struct Targets(Vec<(BundlePath, Target)>);
+pub struct Targets(Vec<(BundlePath, Spot)>);
+
+#[derive(Debug)]
+enum Spot {
+    Free(Target),
+    /// A link is in the way, as this sentence says: nothing can be put there, and perhaps nothing has to be.
+    InTheWay(String),
+}
 
 impl Targets {
-    /// Judges all of them. Makes nothing. Class `Refused` for what is never replaced or added to, and for a path that a link
-    /// leads out of the working folder.
+    /// Judges all of them. Makes nothing. Class `Refused` for what is never replaced or added to, as long as no link makes
+    /// a path that: the command, or the checkout, may have one in the way for a while.
     pub fn new(paths: &[BundlePath], guards: &Guards) -> Result<Self> {
         let judged = |path: &BundlePath| {
+            let shown = Shown(path.written.as_bytes());
+            if path.is_link() {
+                return Ok((path.clone(), Spot::InTheWay(format!("`{shown}` is a link"))));
+            }
             let place = match (path.of_home, fs::symlink_metadata(&path.place)) {
                 // A link to where a tool keeps its files is the user's own.
                 (true, Ok(there)) if there.is_symlink() => path.place.canonicalize().unwrap_or(path.place.clone()),
                 _ => path.place.clone(),
             };
             let target = if path.of_home { Target::judged(&place, guards) } else { Target::new(&place, guards) };
-            let target = target.map_err(|error| {
-                error.with_hint(format!("`{}` cannot be one of the paths: name others", Shown(path.written.as_bytes())))
-            })?;
-            let inside = guards.workspace.canonicalize().is_ok_and(|root| target.real().starts_with(root));
-            if path.is_link() {
-                return Err(Error::refused(format_args!("`{}` is a link", Shown(path.written.as_bytes())))
-                    .hint("name what it leads to, or let the command make the link"));
-            }
-            if !path.of_home && !inside {
-                return Err(Error::refused(format_args!(
-                    "a link leads `{}` out of the working folder",
-                    Shown(path.written.as_bytes())
-                )));
-            }
-            Ok((path.clone(), target))
+            let inside = |target: &Target| {
+                path.of_home || guards.workspace.canonicalize().is_ok_and(|root| target.real().starts_with(root))
+            };
+            let spot = match target {
+                Ok(target) if inside(&target) => Spot::Free(target),
+                Ok(_) => Spot::InTheWay(format!("a link leads `{shown}` out of the working folder")),
+                Err(error) if error.class() == Class::Refused && path.is_behind_link(&guards.workspace) => {
+                    Spot::InTheWay(format!("`{shown}` is behind a link: {error}"))
+                }
+                Err(error) => {
+                    return Err(error.with_hint(format!("`{shown}` cannot be one of the paths: name others")));
+                }
+            };
+            Ok((path.clone(), spot))
         };
         paths.iter().map(judged).collect::<Result<_>>().map(Targets)
     }
@@ -220,19 +256,32 @@ pub fn restore(
     context: &Context,
 ) -> Result<Vec<String>> {
     context.progress.expect(output.bytes);
-    let mut roots = Vec::new();
-    for (path, target) in &targets.0 {
+    let (mut roots, mut blocked) = (Vec::new(), Vec::new());
+    for (path, spot) in &targets.0 {
+        let target = match spot {
+            Spot::Free(target) => target,
+            Spot::InTheWay(why) => {
+                blocked.push((path, why, Staging::new(home)?));
+                continue;
+            }
+        };
         let beside = target.near(path.of_home)?.beside(home)?;
         let root = beside.path.join("tree");
         fs::create_dir(&root).or_fail(|| "cannot make a folder beside the target")?;
         roots.push((path, target, beside, root));
     }
-    let places: Vec<_> = roots.iter().map(|(path, _, _, root)| Place { prefix: path.name.as_bytes(), root }).collect();
+    let free = roots.iter().map(|(path, _, _, root)| Place { prefix: path.name.as_bytes(), root });
+    let aside = blocked.iter().map(|(path, _, staging)| Place { prefix: path.name.as_bytes(), root: staging.path() });
+    let places: Vec<_> = free.chain(aside).collect();
     let content = codec::decode(payload, context)?;
     let given = if output.mtimes { Given::Stored } else { return Err(Error::damaged("it has no times of its own")) };
     let (listing, digest) = restore_apart(content, &places, ListingKind::Dir, given, output.bytes, context)?;
     check(&listing, &digest, output)?;
     drop(places);
+    if let Some((_, why, _)) = blocked.iter().find(|(path, _, staging)| is_there(&staging.join(&path.name))) {
+        return Err(Error::refused(format_args!("{why}, and the entry has something for it"))
+            .hint("remove the link, or name what it leads to; then the next job restores it"));
+    }
     let mut ready = Vec::new();
     for (path, target, beside, root) in roots {
         let tree = root.join(&path.name);
@@ -240,23 +289,39 @@ pub fn restore(
         let Ok(status) = fs::symlink_metadata(&tree) else { continue };
         let kind = if status.is_dir() { RootKind::Dir } else { RootKind::File };
         if !path.of_home {
-            target.check_kind(kind)?;
+            target.check_kind(kind).map_err(|_| {
+                let (here, in_entry) = match kind {
+                    RootKind::Dir => ("a file", "a folder"),
+                    RootKind::File => ("a folder with something in it", "a file"),
+                };
+                let shown = Shown(path.written.as_bytes());
+                Error::refused(format_args!("`{shown}` is {here} here, and {in_entry} in the entry"))
+                    .hint("remove it if nobody needs it, or name other paths")
+            })?;
         }
         ready.push(Ready { target, of_home: path.of_home, beside, tree, kind });
     }
     whole()?;
     context.cancel.check()?;
+    // What cannot be taken back is judged before anything changes.
+    for one in ready.iter().filter(|one| one.of_home) {
+        check_kinds(&one.tree, one.target.real())?;
+    }
     // What can be taken back comes first.
     ready.sort_by_key(|one| (one.of_home, one.kind == RootKind::File));
     place(ready)
 }
 
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
 fn place(ready: Vec<Ready<'_>>) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let mut failed = None;
-    let mut done = 0;
+    let (mut done, mut moved) = (0, 0);
     for one in &ready {
-        match one.place() {
+        match one.place(&mut moved) {
             Ok(warning) => warnings.extend(warning),
             Err(error) => {
                 failed = Some(error);
@@ -272,13 +337,19 @@ fn place(ready: Vec<Ready<'_>>) -> Result<Vec<String>> {
     for one in ready[..done].iter().rev() {
         one.take_back();
     }
-    Err(error)
+    if moved == 0 {
+        return Err(error);
+    }
+    Err(error.context(format_args!(
+        "the entry is not restored wholly, and {} below `~` that it put in place before stay",
+        Count(moved, "path")
+    )))
 }
 
 impl Ready<'_> {
-    fn place(&self) -> Result<Option<String>> {
+    fn place(&self, moved: &mut u64) -> Result<Option<String>> {
         if self.of_home {
-            return merge(&self.tree, self.target.real()).map(|()| None);
+            return merge(&self.tree, self.target.real(), moved).map(|()| None);
         }
         if self.kind == RootKind::File {
             return self.target.swap(&self.tree, self.kind, &self.beside);
@@ -302,7 +373,7 @@ impl Ready<'_> {
         if self.of_home || self.kind == RootKind::File {
             return;
         }
-        let undone = if fs::symlink_metadata(&self.tree).is_ok() {
+        let undone = if is_there(&self.tree) {
             self.target.swap(&self.tree, self.kind, &self.beside).map(drop)
         } else {
             fs::rename(self.target.real(), &self.tree).or_fail(|| "cannot take a folder back")

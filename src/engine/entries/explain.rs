@@ -160,7 +160,9 @@ pub fn explain_among(
 ) -> Result<(Option<Explanation>, Option<Failure>)> {
     let known = Known::new(cache, None);
     let entries = others.0.get(computed.record.component()).into_iter().flatten();
-    let entries = entries.filter(|record| record.key != computed.key).cloned().collect();
+    // A key of the `cache:` block is made of other things, and differs in all of them.
+    let comparable = |record: &&Record| !matches!(record.inputs, KeyRecord::Template(_));
+    let entries = entries.filter(comparable).filter(|record| record.key != computed.key).cloned().collect();
     if let Some(found) = nearest(&known, computed, entries, false) {
         return Ok((Some(found), None));
     }

@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 use std::time::{Instant, SystemTime};
 
 use super::share::read_record;
-use super::survey::survey;
+use super::survey::{survey, survey_readable};
 use crate::entry::{Home, HomeKind, Record, time_text};
 use crate::error::Result;
 use crate::hash::Hash;
-use crate::key::{KeyRecord, TemplateKey};
+use crate::key::{ComponentName, KeyRecord, TemplateKey};
 use crate::remote::{Failure, Remote, Scopes, Section, Trouble};
 
 /// Entries of a remote whose records are read to find one that fits.
@@ -109,4 +109,33 @@ pub fn reason(found: &[Kin], wanted: &TemplateKey) -> String {
             format!("{change} since {}", kin.made())
         }
     }
+}
+
+/// The entries of the block of a name, newest first, one line each: its key, and what changed between it and the newest.
+/// `None` where the name has entries of another kind, or none: those are compared with a key that is computed now.
+pub fn told(cache: &Home, name: &ComponentName) -> Result<Option<Vec<String>>> {
+    if !cache.exists()? {
+        return Ok(None);
+    }
+    let entries = survey_readable(cache)?.entries;
+    let mut found = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.record.inputs.component() == name) {
+        let KeyRecord::Template(inputs) = &entry.record.inputs else { return Ok(None) };
+        let (key, created) = (entry.record.key, entry.record.created);
+        found.push(Kin { key, inputs: inputs.clone(), created, changed: entry.changed });
+    }
+    sort(&mut found);
+    let Some(newest) = found.first() else { return Ok(None) };
+    let line = |kin: &Kin| {
+        let change = match &kin.inputs {
+            _ if kin.key == newest.key => "the newest".to_owned(),
+            inputs if !inputs.is_kin(&newest.inputs) => "of another pipeline, other paths or another salt".to_owned(),
+            inputs => match newest.inputs.change_since(inputs) {
+                Some(change) => format!("{change} since"),
+                None => "the parts of its key are other ones".to_owned(),
+            },
+        };
+        format!("{} of {}: {change}", kin.inputs.shown(), kin.made())
+    };
+    Ok(Some(found.iter().map(line).collect()))
 }

@@ -1,9 +1,10 @@
 //! What is ready into a folder that others use at the same time: file by file, each in one step; a whole folder where the place
-//! is free. What else is there stays.
+//! is free. What else is there stays, and so does a file that is newer than the one that would replace it.
 
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags};
@@ -15,11 +16,46 @@ use crate::text::Shown;
 /// How often a place that others change is looked at again.
 const TRIES: u32 = 100;
 
-/// Moves what is ready to its place, on the same file system. Folders are merged, files and links take the place of files and
-/// links. Nothing goes through a link. Class `Refused` where a file would have to take a folder's place, or a folder another's.
-pub(super) fn merge(ready: &Path, place: &Path) -> Result<()> {
-    let doing = || format!("cannot put the entry in place at `{}`", Shown::path(place));
+/// Refuses, before anything is moved, a file that would have to take a folder's place, or a folder another's.
+pub(super) fn check_kinds(ready: &Path, place: &Path) -> Result<()> {
+    let doing = || format!("cannot look at `{}`", Shown::path(place));
     let is_dir = fs::symlink_metadata(ready).or_fail(doing)?.is_dir();
+    match fs::symlink_metadata(place) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Ok(there) if is_dir && there.is_dir() => {
+            let mode = owner_may_write(ready)?;
+            let checked = in_folder(ready).or_fail(doing)?.iter().try_for_each(|name| {
+                let (ready, place) = (ready.join(name), place.join(name));
+                check_kinds(&ready, &place)
+            });
+            if let Some(mode) = mode {
+                fs::set_permissions(ready, Permissions::from_mode(mode)).or_fail(doing)?;
+            }
+            checked
+        }
+        Ok(there) if is_dir == there.is_dir() => Ok(()),
+        Ok(there) => Err(other_kind(place, there.is_dir())),
+        Err(error) => Err(error).or_fail(doing),
+    }
+}
+
+fn in_folder(folder: &Path) -> std::io::Result<Vec<OsString>> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect()
+}
+
+fn other_kind(place: &Path, is_folder_here: bool) -> Error {
+    let (here, in_entry) = if is_folder_here { ("folder", "a file") } else { ("file or link", "a folder") };
+    Error::refused(format_args!("`{}` is a {here} here and {in_entry} in the entry", Shown::path(place)))
+        .hint("remove it if nobody needs it")
+}
+
+/// Moves what is ready to its place, on the same file system. Folders are merged, files and links take the place of files and
+/// links that are not newer. Nothing goes through a link. Class `Refused` where a file would have to take a folder's place, or
+/// a folder another's. Counts in `moved` what was put in place or replaced, also where it fails.
+pub(super) fn merge(ready: &Path, place: &Path, moved: &mut u64) -> Result<()> {
+    let doing = || format!("cannot put the entry in place at `{}`", Shown::path(place));
+    let new = fs::symlink_metadata(ready).or_fail(doing)?;
+    let is_dir = new.is_dir();
     for _ in 0..TRIES {
         match fs::symlink_metadata(place) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -27,32 +63,31 @@ pub(super) fn merge(ready: &Path, place: &Path) -> Result<()> {
                     fs::create_dir_all(parent).or_fail(doing)?;
                 }
                 if put(ready, place, is_dir).or_fail(doing)? {
+                    *moved += 1;
                     return Ok(());
                 }
             }
-            Ok(there) if is_dir && there.is_dir() => return merge_folder(ready, place),
-            Ok(there) if !is_dir && !there.is_dir() => return fs::rename(ready, place).or_fail(doing),
-            Ok(there) => {
-                let (here, in_entry) = if there.is_dir() { ("folder", "a file") } else { ("file or link", "a folder") };
-                return Err(Error::refused(format_args!(
-                    "`{}` is a {here} here and {in_entry} in the entry",
-                    Shown::path(place)
-                ))
-                .hint("remove it if nobody needs it"));
+            Ok(there) if is_dir && there.is_dir() => return merge_folder(ready, place, moved),
+            // Whoever wrote it since knows better than the entry does, which has whole seconds.
+            Ok(there) if !is_dir && !there.is_dir() && there.mtime() > new.mtime() => return Ok(()),
+            Ok(there) if !is_dir && !there.is_dir() => {
+                fs::rename(ready, place).or_fail(doing)?;
+                *moved += 1;
+                return Ok(());
             }
+            Ok(there) => return Err(other_kind(place, there.is_dir())),
             Err(error) => return Err(error).or_fail(doing),
         }
     }
     Err(Error::new(Class::Changed, format_args!("`{}` keeps changing", Shown::path(place))))
 }
 
-fn merge_folder(ready: &Path, place: &Path) -> Result<()> {
+fn merge_folder(ready: &Path, place: &Path, moved: &mut u64) -> Result<()> {
     let doing = || format!("cannot put the entry in place at `{}`", Shown::path(place));
     owner_may_write(ready)?;
     let mode = owner_may_write(place)?;
-    let entries =
-        fs::read_dir(ready).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>()).or_fail(doing)?;
-    let merged = entries.iter().try_for_each(|entry| merge(&entry.path(), &place.join(entry.file_name())));
+    let mut names = in_folder(ready).or_fail(doing)?.into_iter();
+    let merged = names.try_for_each(|name| merge(&ready.join(&name), &place.join(&name), moved));
     if let Some(mode) = mode {
         fs::set_permissions(place, Permissions::from_mode(mode)).or_fail(doing)?;
     }
@@ -95,20 +130,30 @@ mod tests {
         fs::write(path, text).unwrap();
     }
 
+    fn set(path: &Path, seconds: u64) {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+
     #[test]
     fn what_is_there_stays_and_what_comes_wins() {
         let dir = tempfile::tempdir().unwrap();
         let (ready, place) = (dir.path().join("ready"), dir.path().join("place/deep"));
-        for (path, text) in [("a", "new"), ("d/b", "new"), ("e/f/g", "new")] {
+        for (path, text) in [("a", "new"), ("d/b", "new"), ("e/f/g", "new"), ("newer", "new")] {
             write(&ready.join(path), text);
         }
-        for (path, text) in [("a", "old"), ("d/c", "old")] {
+        for (path, text) in [("a", "old"), ("d/c", "old"), ("newer", "newer")] {
             write(&place.join(path), text);
         }
         fs::set_permissions(ready.join("e"), Permissions::from_mode(0o555)).unwrap();
         fs::set_permissions(place.join("d"), Permissions::from_mode(0o555)).unwrap();
-        merge(&ready, &place).unwrap();
-        for (path, text) in [("a", "new"), ("d/b", "new"), ("d/c", "old"), ("e/f/g", "new")] {
+        set(&place.join("newer"), 2_000_000_000);
+        set(&ready.join("newer"), 1_000_000_000);
+        set(&place.join("a"), 1_000_000_000);
+        let mut moved = 0;
+        merge(&ready, &place, &mut moved).unwrap();
+        assert_eq!(moved, 3);
+        for (path, text) in [("a", "new"), ("d/b", "new"), ("d/c", "old"), ("e/f/g", "new"), ("newer", "newer")] {
             assert_eq!(fs::read_to_string(place.join(path)).unwrap(), text, "{path}");
         }
         for folder in ["d", "e"] {
@@ -125,10 +170,12 @@ mod tests {
         write(&ready.join("x/f"), "new");
         write(&place.join("y"), "old");
         std::os::unix::fs::symlink(&outside, place.join("x")).unwrap();
-        assert_eq!(merge(&ready, &place).unwrap_err().class(), Class::Refused);
+        assert_eq!(check_kinds(&ready, &place).unwrap_err().class(), Class::Refused);
+        assert_eq!(merge(&ready, &place, &mut 0).unwrap_err().class(), Class::Refused);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         write(&place.join("z/f"), "old");
         write(&dir.path().join("file"), "new");
-        assert_eq!(merge(&dir.path().join("file"), &place.join("z")).unwrap_err().class(), Class::Refused);
+        assert_eq!(check_kinds(&dir.path().join("file"), &place.join("z")).unwrap_err().class(), Class::Refused);
+        assert_eq!(merge(&dir.path().join("file"), &place.join("z"), &mut 0).unwrap_err().class(), Class::Refused);
     }
 }

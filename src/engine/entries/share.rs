@@ -19,7 +19,7 @@ pub(super) const SOURCES: &str = "source.listing.zst";
 
 /// What to do about an entry of a remote that is no good: nobody else can tell a bad one from a good one.
 pub(super) fn remove_it(kind: HomeKind, name: &Hash, scope: &Scope) -> String {
-    let again = "the next build stores it again";
+    let again = "a build that misses it then stores it again";
     if kind == HomeKind::Store {
         return format!("remove entry {name} of scope `{scope}` there; {again}");
     }
@@ -28,6 +28,15 @@ pub(super) fn remove_it(kind: HomeKind, name: &Hash, scope: &Scope) -> String {
         other => format!("MONOFO_SCOPE={other} "),
     };
     format!("remove it there with `{scope}monofo cache invalidate --key {name} --remote URL`; {again}")
+}
+
+/// Says how what lies in a record's place is removed, where that is what was refused.
+fn removable(failure: Failure, kind: HomeKind, name: &Hash, scope: &Scope) -> Failure {
+    if failure.trouble != Trouble::Refused {
+        return failure;
+    }
+    let hint = format!("is it a store for objects that answers there? If so, {}", remove_it(kind, name, scope));
+    Failure { error: failure.error.with_hint(hint), ..failure }
 }
 
 /// Looks in each of the scopes that are read until one has something good. What is bad in one does not hide what is good in a
@@ -69,18 +78,24 @@ pub fn section(kind: HomeKind) -> Section {
 }
 
 /// What a failure means, in one line for the log.
-pub fn report_line(failure: &Failure, kind: HomeKind) -> String {
+pub fn failure_line(failure: &Failure) -> String {
     let why = failure.error.chain();
-    let instead = format!("using the local {}", kind.word());
     match failure.trouble {
-        Trouble::Unreachable => format!("remote unreachable: {why}; {instead}"),
-        Trouble::Denied => format!("remote refused us: {why}; {instead}"),
-        Trouble::Refused => format!("remote entry refused: {why}; {instead}"),
-        Trouble::Dangling => {
-            format!("remote record without payload: {why}; treated as a miss, the next build repairs it")
-        }
-        Trouble::Damaged => format!("remote payload damaged: {why}; {instead}"),
-        Trouble::Local => format!("the remote entry could not be used: {why}; {instead}"),
+        Trouble::Unreachable => format!("remote unreachable: {why}"),
+        Trouble::Denied => format!("remote refused us: {why}"),
+        Trouble::Refused => format!("remote entry refused: {why}"),
+        Trouble::Dangling => format!("remote record without payload: {why}"),
+        Trouble::Damaged => format!("remote payload damaged: {why}"),
+        Trouble::Local => format!("the remote entry could not be used: {why}"),
+    }
+}
+
+/// The same where the command goes on all the same, and how.
+pub fn report_line(failure: &Failure, kind: HomeKind) -> String {
+    let line = failure_line(failure);
+    match failure.trouble {
+        Trouble::Dangling => format!("{line}; treated as a miss, the next build repairs it"),
+        _ => format!("{line}; using the local {}", kind.word()),
     }
 }
 
@@ -121,15 +136,14 @@ pub fn usable(
     started: Instant,
 ) -> Result<Option<Record>, Failure> {
     let section = section(kind);
-    let read = || {
-        let Some(text) = remote.record_of(section, scope, name, started)? else { return Ok(None) };
-        read_record(&text, kind, name, scope).map(Some)
-    };
-    read().inspect_err(|failure: &Failure| {
-        if failure.trouble == Trouble::Refused {
+    let text = remote.record_of(section, scope, name, started);
+    let text = text.inspect_err(|failure| {
+        if is_none_of_ours(remote, failure) {
             remote.note_spoiled(section, scope, name);
         }
-    })
+    });
+    let Some(text) = text.map_err(|failure| removable(failure, kind, name, scope))? else { return Ok(None) };
+    read_record(&text, kind, name, scope).map(Some).inspect_err(|_| remote.note_spoiled(section, scope, name))
 }
 
 /// What came of uploading an entry.
@@ -208,8 +222,7 @@ pub fn share(
     // What is there is of no use to anybody.
     let mut published = if spoiled { anew() } else { publish() };
     published = match published {
-        // What lies in the place of a record or a payload is none.
-        Err(failure) if failure.trouble == Trouble::Refused && !spoiled => anew(),
+        Err(failure) if is_none_of_ours(remote, &failure) && !spoiled => anew(),
         // A record without its payload has no output that could be kept, and would only mislead.
         Ok(Published::Exists(theirs)) if is_empty_shell(remote, home.kind(), &theirs, &name, &scope) => anew(),
         published => published,
@@ -232,9 +245,14 @@ pub fn share(
         Err(failure) if failure.trouble == Trouble::Local => return Err(failure.error),
         Err(failure) => {
             count(home, Event::Remote(failure.trouble.name()), 0);
-            Err(failure)
+            Err(removable(failure, home.kind(), &name, &scope))
         }
     })
+}
+
+/// Whether what lies in the place of a record or a payload is none. Where a server answers, it may be the answer of a proxy.
+fn is_none_of_ours(remote: &Remote, failure: &Failure) -> bool {
+    failure.trouble == Trouble::Refused && remote.is_folder()
 }
 
 /// Whether a record is good and its payload is not there, or is none of this size.

@@ -199,7 +199,7 @@ impl Target {
 
     /// Puts what is ready in the target's place. The old goes last. A warning when it could not be done in one step.
     pub fn swap(&self, ready: &Path, kind: RootKind, beside: &Beside) -> Result<Option<String>> {
-        let doing = || format!("cannot put the artifact in place at `{}`", Shown::path(&self.path));
+        let doing = || format!("cannot put what is restored in place at `{}`", Shown::path(&self.path));
         let target = &self.real;
         if target.parent().and_then(|parent| parent.canonicalize().ok()).as_deref() != target.parent() {
             return Err(self.changing());

@@ -98,13 +98,13 @@ impl<'a> Evaluator<'a> {
                     self.unset.borrow_mut().insert(argument.to_owned());
                     None
                 }
-                Some(Ok(value)) if has_password(&value) => {
-                    return Err(Error::usage(format_args!(
-                        "the value of {argument} is an address with a password in it, and keys are shown"
-                    ))
-                    .hint("leave it out of the key"));
+                Some(Ok(value)) => {
+                    if let Some(what) = secret_in(&value) {
+                        let error = format!("the value of {argument} is {what}, and keys are shown");
+                        return Err(Error::usage(error).hint("leave it out of the key"));
+                    }
+                    Some(value)
                 }
-                Some(Ok(value)) => Some(value),
                 Some(Err(_)) => {
                     return Err(Error::usage(format_args!(
                         "the value of {argument} is no text, and cannot be part of a key"
@@ -143,8 +143,43 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// Whether a value is an address such as `postgres://user:password@host/`.
-fn has_password(value: &str) -> bool {
-    let authority = value.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(rest));
-    authority.and_then(|authority| authority.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'))
+/// How tokens of services begin that many use.
+const TOKENS: [&str; 12] =
+    ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "npm_", "xoxb-", "xoxp-", "bkua_", "-----BEGIN"];
+
+/// What is asked for with a secret, in the query of an address.
+const SIGNED: [&str; 9] = [
+    "sig",
+    "signature",
+    "token",
+    "access_token",
+    "password",
+    "api_key",
+    "x-amz-signature",
+    "x-amz-security-token",
+    "x-goog-signature",
+];
+
+/// What a value is that nobody should see, in a few words. `git@host:path` and `image:tag@sha256:…` are none of it.
+fn secret_in(value: &str) -> Option<&'static str> {
+    if TOKENS.iter().any(|token| value.starts_with(token)) {
+        return Some("a token");
+    }
+    let (scheme, rest) = match value.split_once("://") {
+        Some((scheme, rest)) => (scheme, rest),
+        None => ("", value.trim_start_matches('/')),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    if let Some((user, host)) = authority.rsplit_once('@') {
+        let is_digest = scheme.is_empty() && host.starts_with("sha");
+        let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+        if (user.contains(':') && !is_digest) || (is_web && !user.is_empty()) {
+            return Some("an address with a password in it");
+        }
+    }
+    let mut asked = value.split_once('?').map_or("", |(_, query)| query).split(['&', ';', '#']);
+    let is_signed = asked.any(|part| {
+        part.split_once('=').is_some_and(|(name, _)| SIGNED.iter().any(|signed| name.eq_ignore_ascii_case(signed)))
+    });
+    is_signed.then_some("an address with a token in it")
 }

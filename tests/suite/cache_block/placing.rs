@@ -49,18 +49,23 @@ fn what_is_below_home_is_merged_and_what_is_in_the_checkout_replaced() {
         sandbox.write("deps/a", "cached");
         sandbox.write("../home/.npm/x/a", "cached");
         sandbox.write("../home/.npm/b", "cached");
+        sandbox.write("../home/.npm/c", "cached");
     });
     machine.clean();
     machine.sandbox.write("deps/stale", "");
     fs::remove_file(home("x/a")).unwrap();
-    fs::write(home("b"), "changed").unwrap();
+    for (path, when) in [("b", 1_000_000_000), ("c", 4_000_000_000)] {
+        fs::write(home(path), "changed").unwrap();
+        set(&home(path), None, when);
+    }
     fs::write(home("x/other-job"), "kept").unwrap();
     assert_eq!(machine.job(&cache, nothing).0, "exact");
     machine.sandbox.assert_paths("work", &["deps", "deps/a"]);
-    for (path, content) in [("x/a", "cached"), ("b", "cached"), ("x/other-job", "kept")] {
+    // What was written here since is newer than the entry.
+    for (path, content) in [("x/a", "cached"), ("b", "cached"), ("c", "changed"), ("x/other-job", "kept")] {
         assert_eq!(fs::read_to_string(home(path)).unwrap(), content, "{path}");
     }
-    machine.sandbox.assert_paths("home/.npm", &["b", "x", "x/a", "x/other-job"]);
+    machine.sandbox.assert_paths("home/.npm", &["b", "c", "x", "x/a", "x/other-job"]);
 }
 
 #[test]
@@ -71,6 +76,10 @@ fn when_one_path_cannot_be_placed_the_others_stay_as_they_were() {
         sandbox.write("a/f", "cached");
         sandbox.write("b/f", "cached");
         sandbox.write("../home/.tool/f", "cached");
+        for number in 0..50 {
+            sandbox.write(format!("../home/.tool/n{number}"), "cached");
+        }
+        sandbox.write("../home/.tool/deep/er/f", "cached");
     });
     machine.clean();
     machine.sandbox.write("a/f", "old");
@@ -83,20 +92,131 @@ fn when_one_path_cannot_be_placed_the_others_stay_as_they_were() {
     machine.sandbox.assert_paths("work", &["a", "a/f"]);
     let strict = json!({ "key": "a", "paths": ["a", "b", "~/.tool"], "soft-fail": false });
     machine.pre(&strict, 6);
+    // Nor is anything put in place where one cannot be, however deep.
+    fs::remove_file(machine.sandbox.path("home/.tool")).unwrap();
+    machine.sandbox.write("../home/.tool/deep/er", "a file");
+    machine.sandbox.write("../home/.tool/f", "old");
+    set(&machine.sandbox.path("home/.tool/f"), None, 1_000_000_000);
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "miss" && log.contains("deep/er` is a file or link here"), "{log}");
+    assert!(log.contains("a: miss a"), "{log}");
+    assert_eq!(fs::read_to_string(machine.sandbox.path("home/.tool/f")).unwrap(), "old");
+    machine.sandbox.assert_paths("home/.tool", &["deep", "deep/er", "f"]);
+    machine.sandbox.assert_paths("work", &["a", "a/f"]);
 }
 
 #[test]
-fn a_path_that_is_a_link_is_neither_stored_nor_replaced() {
+fn a_link_in_the_way_is_neither_stored_nor_replaced_and_fails_no_job() {
     let machine = Machine::new();
-    let cache = json!({ "key": "a", "paths": ["deps", "more"] });
+    fs::create_dir_all(machine.sandbox.path("outside")).unwrap();
+    machine.sandbox.write(".git/x", "");
+    let strict = |paths: &[&str]| json!({ "key": "a", "paths": paths, "soft-fail": false });
+    let cache = strict(&["deps", "more", "o/x", "p/x"]);
+    // A link of the checkout, or of the job before, and nothing to be restored.
+    symlink("../outside", machine.sandbox.work("o")).unwrap();
+    symlink(".git", machine.sandbox.work("p")).unwrap();
     let (_, log) = machine.job(&cache, |sandbox| {
         sandbox.write("real/a", "");
         sandbox.write("more/a", "");
         symlink("real", sandbox.work("deps")).unwrap();
     });
     assert!(log.contains("warning: deps: `deps` is a link, and is left out"), "{log}");
-    machine.pre(&cache, 6).before.says("`deps` is a link");
-    machine.sandbox.assert_paths("work", &["deps", "more", "more/a", "real", "real/a"]);
+    // The entry has nothing for the links.
+    machine.sandbox.write("more/a", "changed");
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "exact" && !log.contains("warning"), "{log}");
+    assert_eq!(fs::read_to_string(machine.sandbox.work("more/a")).unwrap(), "");
+    assert!(fs::read_link(machine.sandbox.work("deps")).is_ok());
+
+    // Now it has something.
+    for (path, says) in [
+        ("d", "`d` is a link"),
+        ("e/x", "a link leads `e/x` out of the working folder"),
+        ("f/x", "`f/x` is behind a link"),
+    ] {
+        let of = |soft: bool| json!({ "key": path, "paths": path, "soft-fail": soft });
+        let link = path.split('/').next().unwrap();
+        let leads_to = if link == "f" { ".git" } else { "../outside" };
+        machine.job(&of(true), |sandbox| sandbox.write(path, "cached"));
+        fs::remove_dir_all(machine.sandbox.work(link))
+            .or_else(|_| fs::remove_file(machine.sandbox.work(link)))
+            .unwrap();
+        symlink(leads_to, machine.sandbox.work(link)).unwrap();
+        let (hit, log) = machine.job(&of(true), nothing);
+        assert!(hit == "miss" && log.contains(says) && log.contains("the entry has something for it"), "{log}");
+        machine.pre(&of(false), 6).before.says("remove the link");
+        assert!(fs::read_link(machine.sandbox.work(link)).is_ok());
+    }
+    assert_eq!(fs::read_dir(machine.sandbox.path("outside")).unwrap().count(), 0);
+    machine.sandbox.assert_paths("work/.git", &["x"]);
+}
+
+/// The command may run where it sees less than the agent's user does.
+#[test]
+fn nothing_is_stored_from_where_a_link_of_the_command_leads() {
+    let machine = Machine::new();
+    machine.sandbox.write("../secret/x", "of the host");
+    machine.sandbox.write("../secret/d/x", "of the host");
+    machine.sandbox.write(".git/x", "of the repository");
+    let cache = json!({ "key": "a", "paths": ["o/x", "o/d", "p/x", "q/x", "kept"] });
+    let (_, log) = machine.job(&cache, |sandbox| {
+        symlink("../secret", sandbox.work("o")).unwrap();
+        symlink(sandbox.work(".git"), sandbox.work("p")).unwrap();
+        symlink("real", sandbox.work("q")).unwrap();
+        sandbox.write("real/x", "mine");
+        sandbox.write("kept/x", "mine");
+    });
+    for says in ["`o/x` out of the working folder", "`o/d` out of the", "`p/x` into a git repository's own folder"] {
+        assert!(log.contains(&format!("warning: x: a link leads {says}")), "{says}: {log}");
+    }
+    assert!(log.contains("x: stored a, 2 files"), "{log}");
+    let cache = json!({ "key": "b", "paths": "o/x" });
+    fs::remove_file(machine.sandbox.work("o")).unwrap();
+    let (_, log) = machine.job(&cache, |sandbox| symlink("/etc", sandbox.work("o")).unwrap());
+    assert!(log.contains("none of its paths is there") && !log.contains("stored b"), "{log}");
+}
+
+#[test]
+fn a_link_that_leads_out_of_what_is_stored_is_no_warning() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "a", "paths": ".venv" });
+    let (_, log) = machine.job(&cache, |sandbox| {
+        sandbox.write(".venv/lib/x", "");
+        symlink("/usr/bin/python3", sandbox.work(".venv/python")).unwrap();
+    });
+    assert!(log.contains("venv: 1 symbolic link leads out of the tree"), "{log}");
+    assert!(!log.contains("warning") && !log.contains("+++"), "{log}");
+    machine.clean();
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "exact" && !log.contains("warning"), "{log}");
+}
+
+#[test]
+fn what_is_in_the_way_is_told_in_the_words_of_the_block() {
+    let machine = Machine::new();
+    for (path, says) in [
+        ("folder", "`folder` is a file here, and a folder in the entry"),
+        ("file", "`file` is a folder with something in it here, and a file in the entry"),
+    ] {
+        let cache = json!({ "key": "a", "paths": path });
+        machine.job(&cache, |sandbox| sandbox.write(if path == "file" { "file" } else { "folder/x" }, ""));
+        machine.clean();
+        machine.sandbox.write(if path == "file" { "file/x" } else { "folder" }, "");
+        let (hit, log) = machine.job(&cache, nothing);
+        assert!(hit == "miss" && log.contains(says), "{log}");
+        assert!(!log.contains("artifact") && !log.contains("--target"), "{log}");
+    }
+    if crate::harness::is_root() {
+        println!("SKIPPED: permissions do not bind root");
+        return;
+    }
+    machine.clean();
+    let (_, log) = machine.job(&json!({ "key": "b", "paths": "b" }), |sandbox| {
+        fs::create_dir_all(sandbox.work("b/x")).unwrap();
+        set(&sandbox.work("b/x"), Some(0), 1_000_000_000);
+    });
+    set(&machine.sandbox.work("b/x"), Some(0o755), 1_000_000_000);
+    assert!(log.contains("/work/b`: cannot read `x`"), "{log}");
 }
 
 #[test]
@@ -118,19 +238,15 @@ fn what_is_not_there_is_left_out_and_nothing_is_no_entry() {
 fn places_that_are_never_replaced_fail_the_job_before_the_command() {
     let machine = Machine::new();
     fs::create_dir_all(machine.sandbox.work("repo/.git")).unwrap();
-    fs::create_dir_all(machine.sandbox.path("outside")).unwrap();
-    symlink("../outside", machine.sandbox.work("link")).unwrap();
     for (path, says) in [
         (".git/x", "git repository's own folder"),
         ("repo", "holds a git repository"),
-        ("link/x", "out of the working folder"),
         ("~/.cache", "holds the cache, the store or the remote"),
         ("~/.cache/monofo/keyed/x", "lies in the cache, the store or the remote"),
     ] {
         let ran = machine.pre(&json!({ "key": "a", "paths": path }), 6).before;
         assert!(ran.stderr.contains(says), "{path}: {}", ran.stderr);
     }
-    assert_eq!(fs::read_dir(machine.sandbox.path("outside")).unwrap().count(), 0);
 }
 
 #[test]
@@ -160,6 +276,35 @@ fn paths_mean_after_the_command_what_they_meant_before() {
     machine.set(&[("HOME", "")]);
     let said = machine.pre(&json!({ "key": "b", "paths": "deps" }), 0).before.stderr;
     assert_eq!(said.matches("warning: the cache lies in the checkout").count(), 1, "{said}");
+}
+
+#[test]
+fn a_cache_or_remote_in_the_checkout_is_told_and_what_is_no_folder_is_refused() {
+    let cache = json!({ "key": "b", "paths": "deps" });
+    for (name, value, says) in [
+        ("MONOFO_CACHE_DIR", "kept/here", "MONOFO_CACHE_DIR names a folder in it"),
+        ("MONOFO_CACHE_DIR", "../beside", ""),
+        ("MONOFO_REMOTE", "my-bucket", "MONOFO_REMOTE is the folder `my-bucket` in the checkout"),
+        ("MONOFO_REMOTE", "../remote", ""),
+    ] {
+        let machine = Machine::with(&[(name, value)]);
+        let said = machine.pre(&cache, 0).before.stderr;
+        match says {
+            "" => assert!(!said.contains("warning"), "{value}: {said}"),
+            says => assert_eq!(said.matches(says).count(), 1, "{value}: {said}"),
+        }
+    }
+    for (name, value) in [
+        ("MONOFO_CACHE_DIR", "~/mcache"),
+        ("MONOFO_REMOTE", "~/remote"),
+        ("MONOFO_REMOTE", "user:hunter2@host:/x"),
+        ("MONOFO_REMOTE", "https:/u:hunter2@h/x"),
+    ] {
+        let machine = Machine::with(&[(name, value)]);
+        let said = machine.pre(&cache, 2).before.says(name).stderr;
+        assert!(!said.contains("hunter2"), "{said}");
+        machine.sandbox.assert_paths("work", &[]);
+    }
 }
 
 #[test]

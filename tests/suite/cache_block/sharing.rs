@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Machine, deps, install, nothing};
 use crate::entries::{age, entries};
-use crate::harness::{join, set, walk};
+use crate::harness::{Sandbox, join, set, walk};
 use crate::transport::http::{Bucket, Fault};
 
 #[test]
@@ -115,7 +115,7 @@ fn a_bad_entry_hides_no_good_one_of_a_later_scope_and_is_replaced_where_it_may_b
         assert!(hit == "exact" && log.matches("warning").count() == 1, "{log}");
         let key = of("branch/feat", "record.json").parent().unwrap().file_name().unwrap().to_owned();
         let hint = format!("MONOFO_SCOPE=branch/feat monofo cache invalidate --key {}", key.to_str().unwrap());
-        assert!(log.contains(&hint), "{log}");
+        assert!(log.contains(&hint) && !log.contains("the next build"), "{log}");
         assert_eq!(fs::read_to_string(machine.sandbox.work("deps/of")).unwrap(), "main");
     }
     spoil(&of("trusted", ".tar.lz4"));
@@ -129,8 +129,69 @@ fn a_bad_entry_hides_no_good_one_of_a_later_scope_and_is_replaced_where_it_may_b
 }
 
 #[test]
+fn what_a_writer_left_that_broke_off_is_replaced_and_other_strange_records_say_how_they_go() {
+    let mut machine = Machine::new();
+    let remote = machine.sandbox.path("remote");
+    let url = format!("file://{}", remote.display());
+    machine.set(&[("MONOFO_REMOTE", &url)]);
+    let cache = json!({ "key": "a", "paths": "deps" });
+    machine.job(&cache, |sandbox| sandbox.write("deps/a", "1"));
+    let record = || {
+        let name = walk(&remote).into_keys().find(|path| path.ends_with(b"record.json")).unwrap();
+        join(&remote, &name)
+    };
+    let place = record();
+    let long = [b"{".repeat(1 << 20), b"}".to_vec()].concat();
+    for (bytes, mends) in
+        [(&b""[..], true), (b"\0\0\0", true), (b"null\n", true), (b"<html>log in</html>", false), (&long, false)]
+    {
+        fs::write(&place, bytes).unwrap();
+        machine.forget();
+        let (hit, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", "2"));
+        let key = place.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        assert!(hit == "miss" && log.contains(&format!("monofo cache invalidate --key {key}")), "{log}");
+        if mends {
+            assert!(log.contains("shared in"), "{log}");
+        } else {
+            assert!(!log.contains("shared in") && fs::read(&place).unwrap() == bytes, "{log}");
+            let invalidate = ["cache", "invalidate", "--key", key, "--remote", &url];
+            machine.sandbox.monofo(invalidate).env("MONOFO_SCOPE", "trusted").exits(0).says("1 entry in ");
+            machine.forget();
+            machine.job(&cache, nothing);
+        }
+        assert!(fs::read(&place).unwrap().starts_with(b"{"));
+        machine.forget();
+        assert_eq!(machine.job(&cache, nothing).0, "exact");
+    }
+}
+
+#[test]
+fn a_file_in_place_of_the_remotes_index_is_no_miss() {
+    let mut machine = Machine::new();
+    let remote = machine.sandbox.path("remote");
+    machine.set(&[("MONOFO_REMOTE", &format!("file://{}", remote.display()))]);
+    let cache = |key: &str, soft: bool| json!({ "key": key, "restore-keys": "a-", "paths": "deps", "save": "never", "soft-fail": soft });
+    machine.job(&json!({ "key": "a-1", "paths": "deps" }), |sandbox| sandbox.write("deps/a", "1"));
+    machine.forget();
+    assert_eq!(machine.job(&cache("a-2", false), nothing).0, "partial");
+    let index = remote.join("meta-v1/trusted/index/deps");
+    let shelf = fs::read_dir(&index).unwrap().next().unwrap().unwrap().path();
+    fs::remove_dir_all(&shelf).unwrap();
+    fs::write(&shelf, "").unwrap();
+    machine.forget();
+    let (hit, log) = machine.job(&cache("a-2", true), nothing);
+    assert!(hit == "miss" && log.contains("warning: deps: remote entry refused") && log.contains("no folder"), "{log}");
+    assert!(log.contains("using the local cache"), "{log}");
+    machine.pre(&cache("a-2", false), 8).before.does_not_say("using the local");
+}
+
+#[test]
 fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
-    let mut machine = Machine::with(&[("BUILDKITE_PULL_REQUEST", "7")]);
+    let mut machine = Machine::with(&[
+        ("BUILDKITE_PULL_REQUEST", "7"),
+        ("BUILDKITE_REPO", "git@host.example:a/b.git"),
+        ("BUILDKITE_PULL_REQUEST_REPO", "git://host.example/a/b.git"),
+    ]);
     let cache = json!({ "key": "a", "paths": "deps" });
     machine.job(&cache, |sandbox| sandbox.write("deps/of", "pull request"));
     machine.set(&[("BUILDKITE_PULL_REQUEST", "false")]);
@@ -143,6 +204,35 @@ fn a_scope_that_is_not_read_is_no_hit_and_gives_way() {
     machine.set(&[("BUILDKITE_PULL_REQUEST", "7")]);
     assert_eq!(machine.job(&cache, nothing).0, "exact");
     assert_eq!(fs::read_to_string(machine.sandbox.work("deps/of")).unwrap(), "main");
+}
+
+#[test]
+fn a_fork_stores_nothing_whatever_scopes_its_agent_has() {
+    let remote = |machine: &mut Machine| {
+        let url = format!("file://{}", machine.sandbox.path("remote").display());
+        machine.set(&[("MONOFO_REMOTE", &url), ("BUILDKITE_REPO", "git@host.example:a/b.git")]);
+    };
+    let cache = json!({ "key": "a", "paths": "deps" });
+    for (scopes, from) in [
+        (("MONOFO_READ_SCOPES", "shared,trusted"), "git://host.example/x/b.git"),
+        (("MONOFO_SCOPE", "trusted"), "git://host.example/x/b.git"),
+        (("MONOFO_VERBOSE", "0"), ""),
+    ] {
+        let mut machine = Machine::with(&[scopes]);
+        remote(&mut machine);
+        machine.set(&[("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", from)]);
+        let (_, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", "evil"));
+        assert!(log.contains("a fork's pull request") && log.contains("MONOFO_SAVE_FROM_FORKS"), "{log}");
+        assert!(!machine.sandbox.path("remote").exists() && !machine.home().exists(), "{scopes:?}");
+        machine.set(&[("BUILDKITE_PULL_REQUEST", "false"), ("BUILDKITE_PULL_REQUEST_REPO", "")]);
+        machine.clean();
+        let (hit, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", "good"));
+        assert!(hit == "miss" && log.contains("shared in"), "{log}");
+        assert!(machine.sandbox.path("remote/meta-v1/trusted").exists());
+        // What it stores is what it reads.
+        machine.forget();
+        assert_eq!(machine.job(&cache, nothing).0, "exact", "{scopes:?}");
+    }
 }
 
 #[test]
@@ -167,28 +257,42 @@ fn invalidating_with_a_remote_removes_the_shared_entry_too() {
     assert_eq!(machine.pre(&deps(), 0).exports["MONOFO_CACHE_HIT"], "miss");
 }
 
+/// Incompressible, and other bytes with each call.
+fn noise(sandbox: &Sandbox, seed: &mut u32) {
+    let next = || {
+        *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*seed >> 24) as u8
+    };
+    sandbox.write("deps/noise", std::iter::repeat_with(next).take(100_000).collect::<Vec<u8>>());
+}
+
 #[test]
 fn the_cache_stays_within_its_size() {
-    let machine = Machine::with(&[("MONOFO_CACHE_SIZE", "300K")]);
+    let mut machine = Machine::with(&[("MONOFO_CACHE_SIZE", "300K")]);
+    let url = format!("file://{}", machine.sandbox.path("remote").display());
+    machine.set(&[("MONOFO_REMOTE", &url)]);
     let cache = |key: &str| json!({ "key": key, "paths": "deps" });
-    let mut noise = 1_u32;
-    for number in 0..6 {
-        machine.job(&cache(&format!("k{number}")), |sandbox| {
-            let bytes: Vec<u8> = std::iter::repeat_with(|| {
-                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (noise >> 24) as u8
-            })
-            .take(100_000)
-            .collect();
-            sandbox.write("deps/noise", bytes);
-        });
+    let mut seed = 1;
+    let use_long_ago = |machine: &Machine, number: u64| {
         for metadata in entries(&machine.home()).values() {
             age(metadata, 3600 * (10 - number));
         }
+    };
+    for number in 0..6 {
+        machine.job(&cache(&format!("k{number}")), |sandbox| noise(sandbox, &mut seed));
+        use_long_ago(&machine, number);
     }
     assert!((1..=2).contains(&machine.entries()), "{}", machine.entries());
     assert_eq!(machine.job(&cache("k5"), nothing).0, "exact");
     machine.pre(&cache("k5"), 0);
+    // What is only restored from the remote grows too.
+    machine.forget();
+    for number in 0..6 {
+        let (hit, log) = machine.job(&cache(&format!("k{number}")), nothing);
+        assert!(hit == "exact" && log.contains("from the remote"), "{log}");
+        use_long_ago(&machine, number);
+    }
+    assert!((1..=2).contains(&machine.entries()), "{}", machine.entries());
     let wrong = Machine::with(&[("MONOFO_CACHE_SIZE", "much")]);
     wrong.pre(&cache("a"), 2).before.says("MONOFO_CACHE_SIZE");
 }
@@ -225,6 +329,30 @@ fn the_commands_of_the_cache_know_these_entries() {
     run(&["gc", "cache", "--max-age", "0", "--grace", "0", "--dry-run"]).exits(0);
     run(&["cache", "invalidate", "--component", "deps"]).exits(0).says("removed 1 entry");
     assert_eq!(machine.entries(), 0);
+}
+
+#[test]
+fn explain_tells_of_the_blocks_keys_what_differs_and_compares_no_other_key_with_them() {
+    let machine = Machine::new();
+    machine.job(&json!({ "key": "x", "paths": "other", "id": "deps" }), |sandbox| sandbox.write("other/a", ""));
+    for lock in ["1", "2"] {
+        machine.sandbox.write("lock", lock);
+        machine.job(&deps(), install);
+    }
+    let cache = machine.home();
+    let explain = |name: &str| {
+        let run = machine.sandbox.monofo(["cache", "explain", name, "--input", "lock"]);
+        run.env("MONOFO_CACHE_DIR", cache.to_str().unwrap()).env("MONOFO_SCOPE", "trusted").exits(0).stdout
+    };
+    let told = explain("deps");
+    assert!(told.contains("deps: 3 entries of the `cache:` block"), "{told}");
+    for (says, times) in
+        [(": the newest\n", 1), (": checksum \"lock\" changed since\n", 1), (": of another pipeline, ", 1)]
+    {
+        assert_eq!(told.matches(says).count(), times, "{says}: {told}");
+    }
+    assert!(!told.contains("no entry; compared with"), "{told}");
+    assert!(explain("unknown").contains("nothing of this component was ever stored"), "{told}");
 }
 
 #[test]
