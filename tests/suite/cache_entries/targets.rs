@@ -61,8 +61,8 @@ fn targets_that_are_never_replaced_are_refused_and_nothing_changes() {
             absolute("home/../home"),
             "".to_owned(),
         ];
-        // The folder that this one lies in, wherever that is: another one would really be replaced.
-        targets.push(sandbox.path("").parent().unwrap().to_str().unwrap().to_owned());
+        // What holds the sandbox, wherever TMPDIR has put it: a folder that does not would really be replaced.
+        targets.push(sandbox.path("").canonicalize().unwrap().parent().unwrap().to_str().unwrap().to_owned());
         let before = walk(&sandbox.path(""));
         for target in &targets {
             for command in
