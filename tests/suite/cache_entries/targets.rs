@@ -1,7 +1,7 @@
 //! Targets: what is never replaced, what is, and what stays when a command fails.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::entries::{Sentinels, assert_restored, entries, json, manifest, payload, workspace};
 use crate::harness::{Sandbox, assert_same, walk};
@@ -32,6 +32,8 @@ fn targets_that_are_never_replaced_are_refused_and_nothing_changes() {
         sandbox.write("submodule/.git", "gitdir: ../x\n");
         fs::create_dir_all(sandbox.work("inner/current")).unwrap();
         sandbox.write("file", "a file");
+        sandbox.write("shared/somebody's", "");
+        fs::set_permissions(sandbox.work("shared"), fs::Permissions::from_mode(0o1777)).unwrap();
         symlink(".meta-cache", sandbox.work("to-cache")).unwrap();
         let absolute = |path: &str| sandbox.path(path).to_str().unwrap().to_owned();
         let mut targets = vec![
@@ -45,6 +47,7 @@ fn targets_that_are_never_replaced_are_refused_and_nothing_changes() {
             "out/../".to_owned(),
             "repository".to_owned(),
             "submodule".to_owned(),
+            "shared".to_owned(),
             "submodule/".to_owned(),
             ".meta-cache".to_owned(),
             ".meta-store".to_owned(),
