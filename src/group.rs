@@ -3,7 +3,7 @@
 //! The groups of this process are known, so that none outlives it when it is ended without unwinding.
 //!
 //! What must not reach a terminal leads a session of its own, which has none: a reader in the background of ours would be stopped,
-//! and wait for ever. The system has no program for that everywhere, so this one starts itself with [`ALONE`] to become the other.
+//! and wait for ever. The system has no program for that everywhere, so this one starts itself anew to become the other, see [`become_alone`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::entries::{CacheExplain, CacheGet};
 use crate::commands::Commands;
 use crate::context::Context;
+use crate::engine::apply::check_target;
 use crate::engine::entries::explain::{self, Explanation};
 use crate::engine::entries::kin;
 use crate::engine::entries::lookup::{Found, Looked, into_target, look_up};
@@ -53,6 +54,7 @@ impl Commands<'_> {
         };
         let path = keeping.artifact(&name, asked.target.as_deref(), "--target")?;
         let target = Target::new(&path, &keeping.guards_with(asked.remote.remote.as_deref()))?;
+        check_target(&keeping.workspace, &path)?;
         self.report.section("key", json!(key.to_string()));
         let place = into_target(&target, &keeping.cache, context);
         let restore: Box<Restore<'_>> = Box::new(|payload, record, whole| {

@@ -9,6 +9,7 @@ use crate::cli::entries::{LinkKind, StoreAdd, StoreGet, StoreQuery};
 use crate::commands::Commands;
 use crate::commands::cache::trouble;
 use crate::context::Context;
+use crate::engine::apply::check_target;
 use crate::engine::entries::fetch::{Fetched, fetch};
 use crate::engine::entries::pack::Artifact;
 use crate::engine::entries::share::{read_record, section, share};
@@ -113,6 +114,7 @@ impl Commands<'_> {
         // Of a folder that a file goes into, the file's place alone is judged, once its name is known.
         if !slashed {
             Target::new(&asked.target, &guards)?;
+            check_target(&keeping.workspace, &asked.target)?;
         }
         let restore = || get(&keeping.store, &hash, &asked.target, slashed, link, &guards, context);
         let mut found = restore()?;

@@ -74,6 +74,25 @@ fn without_folders(workspace: &Workspace, places: &Places<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a target that a component's folder is or lies in, where that is there: a restore takes all away that was.
+pub fn check_target(workspace: &Workspace, target: &Path) -> Result<()> {
+    let real = || Some(target.parent()?.canonicalize().ok()?.join(target.file_name()?));
+    let places = [std::path::absolute(target).ok(), real()];
+    let roots = [Some(workspace.root.clone()), workspace.root.canonicalize().ok()];
+    for (name, component) in &workspace.components {
+        let mut folders = roots.iter().flatten().map(|root| root.join(&component.path));
+        let is_in = |folder: &PathBuf| places.iter().flatten().any(|place| folder.starts_with(place));
+        if folders.any(|folder| is_in(&folder) && folder.exists()) {
+            let (target, folder) = (Shown::path(target), shown(workspace, &workspace.folder(component)));
+            return Err(Error::refused(format_args!(
+                "`{target}` holds the folder of `{name}` (`{folder}`), and is not replaced"
+            ))
+            .hint("name a folder of its own for the artifact with --target"));
+        }
+    }
+    Ok(())
+}
+
 /// What is not there yet, and will be once its component is applied, changes the key of a component that counts it among its
 /// sources: that could never be found again. What is there, checked in perhaps, may well stay as it is.
 fn no_new_sources(workspace: &Workspace, names: &[ComponentName], places: &Places<'_>) -> Result<()> {

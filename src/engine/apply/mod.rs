@@ -28,7 +28,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use self::build::Saying;
-pub use self::check::check;
+pub use self::check::{check, check_target};
 use self::placed::Placed;
 pub use self::release::{ReleaseRequest, Released, nothing_to_release, release};
 use self::schedule::Graph;

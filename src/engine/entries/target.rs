@@ -77,6 +77,10 @@ impl Target {
         if real.parent().is_none() {
             return Err(refused("is the root of the file system"));
         }
+        // The mark of a folder like `/tmp`: others have things in it that they may not even remove for each other.
+        if fs::symlink_metadata(&real).is_ok_and(|there| there.is_dir() && there.mode() & 0o1000 != 0) {
+            return Err(refused("is a folder that several users share"));
+        }
         if real.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git")) {
             return Err(refused("is or lies in a git repository's own folder"));
         }

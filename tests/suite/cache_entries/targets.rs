@@ -1,9 +1,9 @@
 //! Targets: what is never replaced, what is, and what stays when a command fails.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
-use crate::entries::{Sentinels, assert_restored, entries, json, payload, workspace};
+use crate::entries::{Sentinels, assert_restored, entries, json, manifest, payload, workspace};
 use crate::harness::{Sandbox, assert_same, walk};
 
 /// A workspace with a folder in the cache and the store, under the hash that is returned.
@@ -32,6 +32,8 @@ fn targets_that_are_never_replaced_are_refused_and_nothing_changes() {
         sandbox.write("submodule/.git", "gitdir: ../x\n");
         fs::create_dir_all(sandbox.work("inner/current")).unwrap();
         sandbox.write("file", "a file");
+        sandbox.write("shared/somebody's", "");
+        fs::set_permissions(sandbox.work("shared"), fs::Permissions::from_mode(0o1777)).unwrap();
         symlink(".meta-cache", sandbox.work("to-cache")).unwrap();
         let absolute = |path: &str| sandbox.path(path).to_str().unwrap().to_owned();
         let mut targets = vec![
@@ -45,6 +47,7 @@ fn targets_that_are_never_replaced_are_refused_and_nothing_changes() {
             "out/../".to_owned(),
             "repository".to_owned(),
             "submodule".to_owned(),
+            "shared".to_owned(),
             "submodule/".to_owned(),
             ".meta-cache".to_owned(),
             ".meta-store".to_owned(),
@@ -208,4 +211,25 @@ fn without_a_target_outputs_are_meant_and_without_outputs_that_is_an_error() {
     assert_eq!((document["result"].as_str(), document["source"].as_str()), (Some("hit"), Some("local")));
     assert_restored(&sandbox.work("kept/here"), &sandbox.work("components/a/built/here"));
     assert_eq!(json(&sandbox, &["cache", "stats"], 0)["hits"], 1);
+}
+
+#[test]
+fn a_target_that_holds_the_folder_of_a_component_is_not_replaced() {
+    let sandbox = workspace();
+    manifest(&sandbox, "  a: {path: ., outputs: out}\n  b: {path: out/b}\n  c: {path: more/c}\n");
+    sandbox.write("more/c/work", "precious");
+    sandbox.monofo(["cache", "build", "a"]).exits(0);
+    let hash = sandbox.monofo(["store", "add", "a"]).exits(0).stdout.trim().to_owned();
+    // That of `b` is not there, so nothing of it could go.
+    sandbox.monofo(["cache", "get", "a"]).exits(0);
+    symlink("more", sandbox.work("alias")).unwrap();
+    for target in ["more", "more/c", "alias/c"] {
+        let words = format!("{target}` holds the folder of `c` (`more/c`), and is not replaced");
+        sandbox.monofo(["cache", "get", "a", "--target", target]).exits(6).says(&words);
+        sandbox.monofo(["store", "get", &hash, "--target", target]).exits(6).says(&words);
+    }
+    sandbox.write("out/b/work", "precious");
+    let key = sandbox.monofo(["cache", "key", "a"]).exits(0).stdout.trim().to_owned();
+    sandbox.monofo(["cache", "get", "a", "--key", &key]).exits(6).says("holds the folder of `b` (`out/b`)");
+    assert!(sandbox.work("out/b/work").exists() && sandbox.work("more/c/work").exists());
 }
