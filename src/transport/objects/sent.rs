@@ -50,10 +50,13 @@ impl Sent {
             if quiet >= silence {
                 return GivenUp::silent(silence, limits);
             }
-            if took >= whole {
-                return GivenUp::slow(self.bytes.load(Ordering::Relaxed), took, limits);
+            let sent = self.bytes.load(Ordering::Relaxed);
+            // Once all of it is out, only an answer is waited for.
+            let rest = if sent < size { whole.saturating_sub(took) } else { silence };
+            if rest.is_zero() {
+                return GivenUp::slow(sent, took, limits);
             }
-            tokio::time::sleep((silence - quiet).min(whole - took)).await;
+            tokio::time::sleep((silence - quiet).min(rest)).await;
         }
     }
 }

@@ -112,7 +112,7 @@ fn an_entry_that_somebody_removes_at_this_moment_is_a_miss() {
     static LOOKED: AtomicBool = AtomicBool::new(false);
     let (sandbox, bucket) = with_entry(&SPOILS, |request| {
         let gone = is_payload(request) || (LOOKED.load(Ordering::SeqCst) && request.path.ends_with("record.json"));
-        LOOKED.fetch_or(is_payload(request), Ordering::SeqCst);
+        LOOKED.fetch_or(is_payload(request) && SPOILS.load(Ordering::SeqCst), Ordering::SeqCst);
         gone.then(|| Fault::Status(404, "<Error><Code>NoSuchKey</Code></Error>".into()))
     });
     let get = ["cache", "get", "a", "--target", "got", "--remote-required"];

@@ -11,12 +11,12 @@ use super::contract::{Entry, check};
 use super::dead::{limits, listen, open};
 use crate::transport::http::{Bucket, Fault, Request};
 
-/// As in real use, but that a silence is short and no time at all is granted on top of it for bytes that went out already.
-fn short() -> Limits {
+/// As in real use, but that a silence is short. The time for all of a body is much longer, or no longer than that.
+fn short(slowest: u64) -> Limits {
     let transfers = transport::Limits {
         no_progress: Duration::from_millis(800),
         first_byte: Some(Duration::from_millis(700)),
-        slowest: 1,
+        slowest,
         ..limits().transfers
     };
     Limits { transfers, ..limits() }
@@ -35,9 +35,9 @@ fn an_upload_to_a_remote_that_falls_silent_is_one_wait_and_no_more() {
         ("a marker", 10, 1, |request| request.method == "PUT" && request.path.contains("/index/")),
         ("a record", 10, 1, |request| request.method == "PUT" && request.path.ends_with("record.json")),
     ];
-    for (what, size, most, is_silent) in kinds {
+    for ((what, size, most, is_silent), slowest) in kinds.into_iter().flat_map(|kind| [(kind, 1), (kind, 1 << 40)]) {
         let bucket = Bucket::start(move |_, request| is_silent(request).then_some(Fault::Silent));
-        let remote = open(&format!("http://{}", bucket.address), short());
+        let remote = open(&format!("http://{}", bucket.address), short(slowest));
         let failure = Entry::new(what, 1, size).publish(&remote, Section::Cache).unwrap_err();
         check(&failure, Trouble::Unreachable, &["sent nothing for 0."]);
         assert!(remote.is_given_up(), "{what}");
