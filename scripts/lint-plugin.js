@@ -1,10 +1,10 @@
 // The rules of Buildkite's plugin linter, and one of our own: the schema and the binary agree.
 //
-//   node scripts/lint-plugin.js ROOT [README]
+//   node scripts/lint-plugin.js ROOT [PAGE]...
 //
 // 1. plugin.yml has its five keys, in the right kinds.
 // 2. Its schema compiles as draft-07 in strict mode (types apart).
-// 3. Every yaml block of the README parses, and every use of this plugin with a version in it fits the schema.
+// 3. Every yaml block of the README and the pages in docs parses, and every use of this plugin with a version in it fits the schema.
 // 4. The versions named there are versions, and none is older than the newest tag.
 // 5. The schema answers tests/fixtures/plugin-config.json as the binary does.
 "use strict";
@@ -17,7 +17,9 @@ const { compareVersions, validate: isVersion } = require("compare-versions");
 
 const ID = "vital-software/monofo";
 const root = process.argv[2];
-const readme = process.argv[3] || path.join(root, "README.md");
+const docs = () => fs.readdirSync(path.join(root, "docs")).filter((name) => name.endsWith(".md")).map((name) => path.join("docs", name));
+const named = process.argv.slice(3);
+const pages = named.length > 0 ? named : ["README.md", ...docs()].map((name) => path.join(root, name));
 const findings = [];
 
 function expect(right, finding) {
@@ -84,13 +86,13 @@ function usesOf(step) {
     .filter((use) => use.id === ID);
 }
 
-function checkReadme(validate) {
-  if (!expect(fs.existsSync(readme), `${readme}: is missing`)) return 0;
+function checkPage(page, validate) {
+  if (!expect(fs.existsSync(page), `${page}: is missing`)) return 0;
   const tags = (process.env.MONOFO_TAGS || "").split(/\s+/).filter((tag) => tag !== "" && isVersion(tag));
   const newest = tags.sort(compareVersions).pop();
-  const name = path.basename(readme);
+  const name = path.relative(root, page);
   let examples = 0;
-  for (const block of yamlBlocks(fs.readFileSync(readme, "utf8"))) {
+  for (const block of yamlBlocks(fs.readFileSync(page, "utf8"))) {
     const at = `${name}, line ${block.line}`;
     let documents;
     try {
@@ -110,7 +112,6 @@ function checkReadme(validate) {
       }
     }
   }
-  expect(examples > 0, `${name}: has no example that uses ${ID}#vX.Y.Z`);
   return examples;
 }
 
@@ -131,8 +132,9 @@ function checkAgreement(validate) {
 const plugin = yaml.load(fs.readFileSync(path.join(root, "plugin.yml"), "utf8"));
 checkDefinition(plugin);
 const validate = compile(plugin);
-const examples = checkReadme(validate);
+const examples = pages.reduce((sum, page) => sum + checkPage(page, validate), 0);
+expect(examples > 0, `no page has an example that uses ${ID}#vX.Y.Z`);
 const cases = validate ? checkAgreement(validate) : 0;
 for (const finding of findings) console.error(`error: ${finding}`);
-console.log(`lint-plugin: ${examples} README examples, ${cases} configurations, ${findings.length} findings`);
+console.log(`lint-plugin: ${examples} examples in ${pages.length} pages, ${cases} configurations, ${findings.length} findings`);
 process.exitCode = findings.length === 0 ? 0 : 1;

@@ -132,7 +132,7 @@ fn a_link_on_the_way_to_into_is_refused() {
 #[test]
 fn a_wrong_command_line_has_a_summary_too() {
     let sandbox = crate::harness::Sandbox::new();
-    for arguments in [&["--json", "upload"][..], &["upload", "a.tar", "--if-empty", "foo", "--json"], &["--json"]] {
+    for arguments in [&["--json", "upload"][..], &["upload", "a.tar", "--if-empty", "foo", "--json"]] {
         let ran = sandbox.monofo(arguments).exits(2);
         let document: Value = serde_json::from_str(&ran.stdout).unwrap();
         assert_eq!((&document["status"], &document["error"]["class"]), (&json!(2), &json!("usage")), "{document}");

@@ -15,6 +15,9 @@ use monofo::cli::Cli;
 use monofo::config::{pipeline, workspace};
 use serde_json::Value;
 
+/// The page of all options and variables.
+const REFERENCE: &str = "docs/reference.md";
+
 fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -70,9 +73,9 @@ fn blocks(page: &Path) -> Vec<Block> {
 }
 
 /// The rows of the table that follows a marker: the text of their first column.
-fn rows(readme: &str, marker: &str) -> Vec<String> {
+fn rows(page: &str, marker: &str) -> Vec<String> {
     let marker = format!("<!-- {marker} -->\n");
-    let (_, after) = readme.split_once(&marker).unwrap_or_else(|| panic!("README.md has no {marker}"));
+    let (_, after) = page.split_once(&marker).unwrap_or_else(|| panic!("there is no {marker}"));
     let table = after.lines().take_while(|line| line.starts_with('|')).skip(2);
     table.map(|row| row.split('|').nth(1).unwrap().trim().to_owned()).collect()
 }
@@ -232,7 +235,7 @@ fn commands_in_pages_work() {
                 run += 1;
             }
         }
-        if page == Path::new("README.md") {
+        if page == Path::new(REFERENCE) {
             for (name, there) in [
                 ("out/dist/app.js", true),
                 ("out/dist/app.js.map", false),
@@ -269,8 +272,8 @@ fn the_options_of_the_readme_are_those_of_the_plugin() {
 }
 
 #[test]
-fn the_flags_of_the_readme_are_those_of_the_commands() {
-    let readme = read("README.md");
+fn the_flags_of_the_reference_are_those_of_the_commands() {
+    let reference = read(REFERENCE);
     let mut cli = Cli::command();
     cli.build();
     let flags = |command: &clap::Command, global: bool| -> BTreeSet<String> {
@@ -285,7 +288,7 @@ fn the_flags_of_the_readme_are_those_of_the_commands() {
         arguments.flat_map(|argument| names(argument).into_iter().flatten()).collect()
     };
     let told = |table: &str| -> BTreeSet<String> {
-        let rows = rows(&readme, table);
+        let rows = rows(&reference, table);
         let words = rows.iter().flat_map(|row| quoted(row)).flat_map(str::split_whitespace);
         words.filter(|word| word.starts_with('-')).map(str::to_owned).collect()
     };
@@ -293,13 +296,13 @@ fn the_flags_of_the_readme_are_those_of_the_commands() {
     let mut commands = 0;
     for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
         let name = command.get_name();
-        assert!(readme.contains(&format!("\n### monofo {name} ")), "README.md has no heading for `monofo {name}`");
+        assert!(reference.contains(&format!("\n### monofo {name} ")), "{REFERENCE} has no heading for `monofo {name}`");
         let groups = command.get_subcommands().filter(|inner| inner.get_name() != "help");
         let own = groups.flat_map(|inner| flags(inner, false)).chain(flags(command, false)).collect::<BTreeSet<_>>();
         assert_eq!(told(&format!("flags: {name}")), own, "monofo {name}");
         commands += 1;
     }
-    assert_eq!(readme.matches("\n### monofo ").count(), commands);
+    assert_eq!(reference.matches("\n### monofo ").count(), commands);
 }
 
 /// Upper-case names in text that begin with one of our or our libraries' prefixes.
@@ -324,7 +327,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn every_variable_that_is_read_stands_in_the_readme() {
+fn every_variable_that_is_read_stands_in_the_reference() {
     /// Given to the agent, to keep its output readable; never read.
     const GIVEN: [&str; 4] = [
         "BUILDKITE_AGENT_DEBUG",
@@ -332,7 +335,7 @@ fn every_variable_that_is_read_stands_in_the_readme() {
         "BUILDKITE_AGENT_LOG_LEVEL",
         "BUILDKITE_AGENT_NO_COLOR",
     ];
-    let readme = variables(&read("README.md"));
+    let (reference, readme) = (variables(&read(REFERENCE)), variables(&read("README.md")));
     let mut files = Vec::new();
     rust_files(&repository().join("src"), &mut files);
     let mut read_by_us = variables(&read("hooks/monofo.bash"));
@@ -352,19 +355,19 @@ fn every_variable_that_is_read_stands_in_the_readme() {
         assert!(read_by_us.remove(given), "{given}");
     }
     assert!(read_by_us.len() > 25, "{read_by_us:?}");
-    let missing: Vec<_> = read_by_us.difference(&readme).collect();
-    assert!(missing.is_empty(), "not in the README: {missing:?}");
+    let missing: Vec<_> = read_by_us.difference(&reference).collect();
+    assert!(missing.is_empty(), "not in {REFERENCE}: {missing:?}");
     let unknown: Vec<_> = readme
-        .iter()
+        .union(&reference)
         .filter(|name| name.starts_with("MONOFO_") && !name.starts_with("MONOFO_ARTIFACT_"))
         .filter(|name| !read_by_us.contains(*name))
         .collect();
-    assert!(unknown.is_empty(), "in the README, but never read: {unknown:?}");
+    assert!(unknown.is_empty(), "told, but never read: {unknown:?}");
 }
 
 #[test]
-fn the_summary_in_the_readme_has_the_real_ones_keys() {
-    let shown = blocks(Path::new("README.md")).into_iter().find(|block| block.language == "json").unwrap();
+fn the_summary_in_the_reference_has_the_real_ones_keys() {
+    let shown = blocks(Path::new(REFERENCE)).into_iter().find(|block| block.language == "json").unwrap();
     let shown: Value = serde_json::from_str(&shown.text).unwrap();
     let sandbox = sandbox();
     let mut command = Command::new(env!("CARGO_BIN_EXE_monofo"));

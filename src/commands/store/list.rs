@@ -1,6 +1,7 @@
 //! `monofo store list`, `stats` and `verify`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 
 use serde_json::{Value, json};
 
@@ -8,7 +9,7 @@ use crate::commands::Commands;
 use crate::commands::table::Table;
 use crate::config::references::Roots;
 use crate::context::Context;
-use crate::engine::entries::inodes::Inodes;
+use crate::engine::entries::inodes::{Inodes, Which};
 use crate::engine::entries::survey::survey;
 use crate::engine::entries::verify::verify;
 use crate::entry::{HomeKind, peek, pins, profiles, time_text};
@@ -68,7 +69,6 @@ impl Commands<'_> {
         let keeping = self.keeping()?;
         let found = survey(&keeping.store)?;
         let whole: Vec<_> = found.entries.iter().filter(|entry| entry.whole).collect();
-        let inodes = Inodes::of_home(keeping.store.root(), |_| false)?;
         let mut components: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for entry in &whole {
             let sum = components.entry(entry.record.inputs.component().as_str()).or_default();
@@ -76,18 +76,24 @@ impl Commands<'_> {
             sum.1 += entry.record.output.bytes;
         }
         let bytes: u64 = components.values().map(|(_, bytes)| bytes).sum();
-        let unreferenced = match Roots::new(&keeping, self.cancel).references(&found) {
-            Ok(kept) => {
-                let unreferenced = whole.iter().filter(|entry| !kept.contains_key(&entry.name));
-                let folders: Vec<_> = unreferenced.map(|entry| keeping.store.folder(&entry.name)).collect();
-                Some(Inodes::of(&folders)?.freed())
-            }
+        let kept = match Roots::new(&keeping, self.cancel).references(&found) {
+            Ok(kept) => Some(kept),
             // All the rest is known all the same.
             Err(error) => {
                 self.report.softened(&error);
                 None
             }
         };
+        let unreferenced: HashSet<Hash> = match &kept {
+            Some(kept) => whole.iter().map(|entry| entry.name).filter(|name| !kept.contains_key(name)).collect(),
+            None => HashSet::new(),
+        };
+        let which = |name: &OsStr| match name.to_str().and_then(Hash::parse) {
+            Some(hash) if unreferenced.contains(&hash) => Which::Apart,
+            _ => Which::Counted,
+        };
+        let (inodes, apart) = Inodes::of_home(keeping.store.root(), which)?;
+        let unreferenced = kept.map(|_| apart.freed());
         let saved = inodes.unshared() - inodes.disk();
         self.report.section("entries", json!(whole.len()));
         self.report.section("bytes", json!(bytes));

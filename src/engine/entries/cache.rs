@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::pack::{Artifact, payload};
+use super::pack::{Artifact, payload_and};
 use super::restore::Restore;
 use crate::context::Context;
 use crate::engine::keys::Computed;
@@ -45,26 +45,31 @@ pub fn build(
     let staging = Staging::new(cache)?;
     context.progress.expect(artifact.bytes());
     let file = staging.join("payload");
-    let (payload, listing) = payload(&artifact, encoding, &file, context)?;
-    let text = listing.text();
-    let output = artifact.output(&listing, Hash::of(&text));
-    let mut record = Record::new(computed.record.clone(), output, computed.source, scopes.own());
-    record.payload = Some(payload);
-    if let Some(took) = artifact.built_in {
-        record.remember_build(took);
-    }
+    let may_replace = |there: &Record| scopes.may_replace(&there.scope);
+    let (published, record, listing) = thread::scope(|scope| -> Result<_> {
+        let (payload, (listing, tree)) = payload_and(&artifact, encoding, &file, context, |listing| {
+            let text = Arc::new(listing.text());
+            let theirs = Arc::clone(&text);
+            scope.spawn(move || remember(cache, computed, &theirs));
+            (listing, Hash::of(&text))
+        })?;
+        let output = artifact.output(&listing, tree);
+        let mut record = Record::new(computed.record.clone(), output, computed.source, scopes.own());
+        record.payload = Some(payload);
+        if let Some(took) = artifact.built_in {
+            record.remember_build(took);
+        }
+        if again()? != computed.key {
+            return Err(inputs_changed(computed));
+        }
+        let existing = Existing::ReplaceIf(&may_replace);
+        let published = publish(cache, &staging, &record, &file, existing, &context.cancel)?;
+        Ok((published, record, listing))
+    })?;
     let mut warnings = artifact.warnings;
     if computed.newest > artifact.newest && artifact.newest > i64::MIN {
         warnings.push("a source is newer than everything in the artifact: was it built from these sources?".to_owned());
     }
-    let may_replace = |there: &Record| scopes.may_replace(&there.scope);
-    let published = thread::scope(|scope| {
-        scope.spawn(|| remember(cache, computed, &text));
-        if again()? != computed.key {
-            return Err(inputs_changed(computed));
-        }
-        publish(cache, &staging, &record, &file, Existing::ReplaceIf(&may_replace), &context.cancel)
-    })?;
     // The same tree packed in another way, or by another scope, is no other output.
     let is_same = |there: &Record| there.output.tree == record.output.tree;
     let (same, kept) = match &published {

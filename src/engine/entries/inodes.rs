@@ -50,51 +50,65 @@ pub fn disk(status: &fs::Metadata) -> u64 {
 }
 
 /// Files of trees, each inode once: its bytes on disk, how many names it has, and how many of these were met.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Inodes(HashMap<(u64, u64), Inode>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inode {
     disk: u64,
     names: u64,
     met: u64,
 }
 
-impl Inodes {
-    /// Everything at or below these paths, looked at with several threads.
-    pub fn of(paths: &[PathBuf]) -> Result<Inodes> {
-        let look = |part: &[PathBuf]| {
-            let mut inodes = Inodes::default();
-            part.iter().try_for_each(|path| inodes.add(path)).map(|()| inodes)
-        };
-        let mut all = Inodes::default();
-        for part in in_parts(paths, look) {
-            all.merge(part?);
-        }
-        Ok(all)
-    }
+/// What becomes of something two folders deep in a cache or store, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// It is counted.
+    Counted,
+    /// It is counted, and apart from all else too.
+    Apart,
+    /// It is passed over.
+    Passed,
+}
 
-    /// Everything in a cache or store, but what lies two folders deep and is passed by its name.
-    pub fn of_home(root: &Path, is_passed: impl Fn(&OsStr) -> bool) -> Result<Inodes> {
+impl Inodes {
+    /// Everything in a cache or store, and apart from it, what lies two folders deep and is to be told apart. Looked at with
+    /// several threads.
+    pub fn of_home(root: &Path, which: impl Fn(&OsStr) -> Which) -> Result<(Inodes, Inodes)> {
         let inside = |folder: &Path| match fs::read_dir(folder) {
             Ok(entries) => entries.collect::<io::Result<Vec<_>>>().or_fail(|| cannot_read(folder)),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
             Err(error) => Err(error).or_fail(|| cannot_read(folder)),
         };
-        let (mut outer, mut inner) = (Inodes::default(), Vec::new());
-        outer.add_only(root)?;
+        let (mut all, mut apart, mut inner) = (Inodes::default(), Inodes::default(), Vec::new());
+        all.add_only(root)?;
         for entry in inside(root)? {
             let path = entry.path();
-            outer.add_only(&path)?;
+            all.add_only(&path)?;
             // A file system's own, for root alone, where all of it is a cache or store.
             let is_ours = entry.file_name() != "lost+found";
             if is_ours && entry.file_type().or_fail(|| cannot_read(&path))?.is_dir() {
-                let below = inside(&path)?.into_iter().filter(|entry| !is_passed(&entry.file_name()));
-                inner.extend(below.map(|entry| entry.path()));
+                inner.extend(inside(&path)?.into_iter().filter_map(|entry| match which(&entry.file_name()) {
+                    Which::Counted => Some((entry.path(), false)),
+                    Which::Apart => Some((entry.path(), true)),
+                    Which::Passed => None,
+                }));
             }
         }
-        outer.merge(Inodes::of(&inner)?);
-        Ok(outer)
+        let look = |part: &[(PathBuf, bool)]| -> Result<(Inodes, Inodes)> {
+            let (mut rest, mut apart) = (Inodes::default(), Inodes::default());
+            for (path, is_apart) in part {
+                if *is_apart { &mut apart } else { &mut rest }.add(path)?;
+            }
+            Ok((rest, apart))
+        };
+        for part in in_parts(&inner, look) {
+            let (rest, its) = part?;
+            all.merge(rest);
+            apart.merge(its);
+        }
+        all.merge(apart.clone());
+        Ok((all, apart))
     }
 
     /// Adds everything at or below a path. What vanishes meanwhile is passed over.

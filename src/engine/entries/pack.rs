@@ -203,6 +203,17 @@ pub fn output(listing: &Listing, root: RootKind, name: String, tree: Hash) -> Ou
 
 /// Archives an artifact into a new file, and makes it durable. Returns what was written and the listing of what went in.
 pub fn payload(artifact: &Artifact, encoding: Encoding, place: &Path, context: &Context) -> Result<(Payload, Listing)> {
+    payload_and(artifact, encoding, place, context, |listing| listing)
+}
+
+/// The same, with what `make` makes of the listing while the disk is still at it.
+pub(super) fn payload_and<T>(
+    artifact: &Artifact,
+    encoding: Encoding,
+    place: &Path,
+    context: &Context,
+    make: impl FnOnce(Listing) -> T,
+) -> Result<(Payload, T)> {
     let doing = || format!("cannot write `{}`", Shown::path(place));
     let codec = encoding.codec()?;
     let policy = if artifact.mtimes { Policy::AsIs } else { Policy::Normalized };
@@ -230,14 +241,14 @@ pub fn payload(artifact: &Artifact, encoding: Encoding, place: &Path, context: &
         packed
     })?;
     let Hashing { file, hasher, .. } = file;
-    let (synced, listing) = thread::scope(|scope| {
+    let (synced, made) = thread::scope(|scope| {
         let syncing = scope.spawn(|| sync_file(&file));
-        let listing = artifact.listing(digests.into_found());
-        (syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), listing)
+        let made = artifact.listing(digests.into_found()).map(make);
+        (syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), made)
     });
     synced?;
-    let (sha256, listing) = (hasher.finish(), listing?);
-    Ok((Payload { encoding, sha256, bytes }, listing))
+    let (sha256, made) = (hasher.finish(), made?);
+    Ok((Payload { encoding, sha256, bytes }, made))
 }
 
 /// So much is written before the disk is told to keep it.

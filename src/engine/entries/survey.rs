@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::inodes::{Inodes, disk};
+use super::inodes::{Inodes, Which, disk};
 use crate::engine::parts::in_parts;
 use crate::entry::{Home, Peeked, Record, peek};
 use crate::error::{Error, Result};
@@ -113,11 +113,13 @@ pub fn disk_of_all(cache: &Home, found: &Survey) -> Result<u64> {
     let plain = |entry: &&Entry| entry.whole && holds_one_name(&cache.folder(&entry.name));
     let look = |part: &[Entry]| part.iter().filter(plain).map(|entry| (entry.name, entry.disk)).collect::<Vec<_>>();
     let met: HashMap<Hash, u64> = in_parts(&found.entries, look).into_iter().flatten().collect();
-    let is_met = |name: &OsStr| {
+    let which = |name: &OsStr| {
         let name = name.to_str().unwrap_or_default();
-        Hash::parse(name.strip_suffix(".metadata.json").unwrap_or(name)).is_some_and(|hash| met.contains_key(&hash))
+        let hash = Hash::parse(name.strip_suffix(".metadata.json").unwrap_or(name));
+        if hash.is_some_and(|hash| met.contains_key(&hash)) { Which::Passed } else { Which::Counted }
     };
-    Ok(Inodes::of_home(cache.root(), is_met)?.disk() + met.values().sum::<u64>())
+    let (rest, _) = Inodes::of_home(cache.root(), which)?;
+    Ok(rest.disk() + met.values().sum::<u64>())
 }
 
 /// Whether a folder holds a single name.

@@ -206,6 +206,7 @@ impl State {
                 }
                 answer
             }
+            "POST" if upload.is_none() => self.delete(&request.body),
             "POST" => match self.uploads.lock().unwrap().remove(&upload.unwrap()) {
                 None => Answer::of(404, "<Error><Code>NoSuchUpload</Code></Error>"),
                 Some(parts) => {
@@ -219,11 +220,25 @@ impl State {
                 }
             },
             "DELETE" => {
-                self.uploads.lock().unwrap().remove(&upload.unwrap());
+                match upload {
+                    Some(upload) => drop(self.uploads.lock().unwrap().remove(&upload)),
+                    None => drop(self.objects.lock().unwrap().remove(&key)),
+                }
                 Answer::of(204, "")
             }
             _ => Answer::of(405, ""),
         }
+    }
+
+    /// Removes the objects that a list names.
+    fn delete(&self, list: &[u8]) -> Answer {
+        let list = String::from_utf8_lossy(list);
+        let mut body = String::from("<DeleteResult>");
+        for key in list.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()) {
+            self.objects.lock().unwrap().remove(key);
+            body += &format!("<Deleted><Key>{key}</Key></Deleted>");
+        }
+        Answer::of(200, body + "</DeleteResult>")
     }
 
     fn list(&self, text: &str) -> Answer {
