@@ -9,7 +9,7 @@ use super::state::{Hit, Seen, State};
 use super::{CacheBlock, Place};
 use crate::config::cache_block::PluginCache;
 use crate::context::Context;
-use crate::engine::entries::bundle::{self, Targets};
+use crate::engine::entries::bundle::{self, Newer, Targets};
 use crate::engine::entries::kin::{self, Kin};
 use crate::engine::entries::lookup::{Found, Looked, Tier, look_up};
 use crate::engine::keys::template::{Evaluator, Facts};
@@ -177,7 +177,7 @@ impl CacheBlock<'_> {
         let cache = &place.keeping.cache;
         let started = Instant::now();
         let key = KeyRecord::Template(one.inputs.clone()).key();
-        if let Some(found) = self.look(one, &key, place, remote, course)? {
+        if let Some(found) = self.look(one, (&key, Newer::IsReplaced), place, remote, course)? {
             self.report.note(format_args!("{id}: exact hit {shown}, {}", told(&found, started)));
             return Ok(Hit::Exact);
         }
@@ -192,7 +192,7 @@ impl CacheBlock<'_> {
         let fallbacks: Vec<&Kin> = kin::fallbacks(&others, &one.prefixes).take(MOST_TRIED).collect();
         for kin in fallbacks {
             let started = Instant::now();
-            if let Some(found) = self.look(one, &kin.key, place, remote, course)? {
+            if let Some(found) = self.look(one, (&kin.key, Newer::Stays), place, remote, course)? {
                 self.report.note(format_args!("{id}: no entry {shown}: {why}"));
                 self.report.note(format_args!(
                     "{id}: partial hit {} of {}, {}",
@@ -207,11 +207,12 @@ impl CacheBlock<'_> {
         Ok(Hit::Miss)
     }
 
-    /// Looks for an entry here and in the remote, and tells what came in between.
+    /// Looks for an entry here and in the remote, and tells what came in between. Beside its key stands what becomes of newer
+    /// files below `~`.
     fn look(
         &self,
         one: &Wanted<'_>,
-        key: &Hash,
+        (key, newer): (&Hash, Newer),
         place: &Place,
         remote: Option<&Remote>,
         course: &mut Course,
@@ -219,7 +220,7 @@ impl CacheBlock<'_> {
         let (remote, id) = (course.ask(remote), &one.entry.id);
         let (cache, context) = (&place.keeping.cache, self.context());
         let Ok(targets) = &one.targets else { return Ok(None) };
-        let restore = into(targets, place, &context);
+        let restore = into(targets, place, newer, &context);
         let _watch = self.report.watch(vec![context.progress.clone()]);
         let Looked { found, damaged, unreadable, other_scope, failure, unkept } =
             look_up(cache, remote, &place.keeping.scopes, key, &*restore, &context)?;
@@ -257,10 +258,11 @@ impl CacheBlock<'_> {
 fn into<'a>(
     targets: &'a Targets,
     place: &'a Place,
+    newer: Newer,
     context: &'a Context,
 ) -> Box<crate::engine::entries::restore::Restore<'a>> {
     Box::new(move |payload: Box<dyn Read + Send>, record: &Record, whole: &mut dyn FnMut() -> Result<()>| {
-        bundle::restore(payload, &record.output, targets, &place.keeping.cache, whole, context)
+        bundle::restore(payload, &record.output, targets, &place.keeping.cache, newer, whole, context)
     })
 }
 

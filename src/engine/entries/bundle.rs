@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+pub use super::merge::Newer;
 use super::merge::{check_kinds, merge, owner_may_write};
 use super::pack::{Artifact, payload, refuse_too_many};
 use super::restore::check;
@@ -246,12 +247,14 @@ struct Ready<'a> {
     kind: RootKind,
 }
 
-/// Restores an entry. `whole` is asked once all is ready; see [`Restore`](super::restore::Restore).
+/// Restores an entry. `newer` is what becomes of newer files below `~`; `whole` is asked once all is ready; see
+/// [`Restore`](super::restore::Restore).
 pub fn restore(
     payload: Box<dyn Read + Send>,
     output: &Output,
     targets: &Targets,
     home: &Home,
+    newer: Newer,
     whole: &mut dyn FnMut() -> Result<()>,
     context: &Context,
 ) -> Result<Vec<String>> {
@@ -309,19 +312,19 @@ pub fn restore(
     }
     // What can be taken back comes first.
     ready.sort_by_key(|one| (one.of_home, one.kind == RootKind::File));
-    place(ready)
+    place(ready, newer)
 }
 
 fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-fn place(ready: Vec<Ready<'_>>) -> Result<Vec<String>> {
+fn place(ready: Vec<Ready<'_>>, newer: Newer) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let mut failed = None;
     let (mut done, mut moved) = (0, 0);
     for one in &ready {
-        match one.place(&mut moved) {
+        match one.place(newer, &mut moved) {
             Ok(warning) => warnings.extend(warning),
             Err(error) => {
                 failed = Some(error);
@@ -347,9 +350,9 @@ fn place(ready: Vec<Ready<'_>>) -> Result<Vec<String>> {
 }
 
 impl Ready<'_> {
-    fn place(&self, moved: &mut u64) -> Result<Option<String>> {
+    fn place(&self, newer: Newer, moved: &mut u64) -> Result<Option<String>> {
         if self.of_home {
-            return merge(&self.tree, self.target.real(), moved).map(|()| None);
+            return merge(&self.tree, self.target.real(), newer, moved).map(|()| None);
         }
         if self.kind == RootKind::File {
             return self.target.swap(&self.tree, self.kind, &self.beside);

@@ -1,5 +1,5 @@
 //! What is ready into a folder that others use at the same time: file by file, each in one step; a whole folder where the place
-//! is free. What else is there stays, and so does a file that is newer than the one that would replace it.
+//! is free. What else is there stays. Whether a file stays that is newer than the one that would replace it is for [`Newer`].
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -12,6 +12,16 @@ use rustix::io::Errno;
 
 use crate::error::{Class, Error, IoContext, Result};
 use crate::text::Shown;
+
+/// What becomes of a file that is newer here than in the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newer {
+    /// It stays: the entry is of another key, and only something to begin with.
+    Stays,
+    /// It is replaced: the entry is of the very key that was asked for, so its files are the ones that were promised. When a
+    /// file was written says nothing about the key that it was written for.
+    IsReplaced,
+}
 
 /// How often a place that others change is looked at again.
 const TRIES: u32 = 100;
@@ -50,9 +60,9 @@ fn other_kind(place: &Path, is_folder_here: bool) -> Error {
 }
 
 /// Moves what is ready to its place, on the same file system. Folders are merged, files and links take the place of files and
-/// links that are not newer. Nothing goes through a link. Class `Refused` where a file would have to take a folder's place, or
+/// links, newer ones as `newer` says. Nothing goes through a link. Class `Refused` where a file would have to take a folder's place, or
 /// a folder another's. Counts in `moved` what was put in place or replaced, also where it fails.
-pub(super) fn merge(ready: &Path, place: &Path, moved: &mut u64) -> Result<()> {
+pub(super) fn merge(ready: &Path, place: &Path, newer: Newer, moved: &mut u64) -> Result<()> {
     let doing = || format!("cannot put the entry in place at `{}`", Shown::path(place));
     let new = fs::symlink_metadata(ready).or_fail(doing)?;
     let is_dir = new.is_dir();
@@ -67,9 +77,11 @@ pub(super) fn merge(ready: &Path, place: &Path, moved: &mut u64) -> Result<()> {
                     return Ok(());
                 }
             }
-            Ok(there) if is_dir && there.is_dir() => return merge_folder(ready, place, moved),
+            Ok(there) if is_dir && there.is_dir() => return merge_folder(ready, place, newer, moved),
             // Whoever wrote it since knows better than the entry does, which has whole seconds.
-            Ok(there) if !is_dir && !there.is_dir() && there.mtime() > new.mtime() => return Ok(()),
+            Ok(there) if newer == Newer::Stays && !is_dir && !there.is_dir() && there.mtime() > new.mtime() => {
+                return Ok(());
+            }
             Ok(there) if !is_dir && !there.is_dir() => {
                 fs::rename(ready, place).or_fail(doing)?;
                 *moved += 1;
@@ -82,12 +94,12 @@ pub(super) fn merge(ready: &Path, place: &Path, moved: &mut u64) -> Result<()> {
     Err(Error::new(Class::Changed, format_args!("`{}` keeps changing", Shown::path(place))))
 }
 
-fn merge_folder(ready: &Path, place: &Path, moved: &mut u64) -> Result<()> {
+fn merge_folder(ready: &Path, place: &Path, newer: Newer, moved: &mut u64) -> Result<()> {
     let doing = || format!("cannot put the entry in place at `{}`", Shown::path(place));
     owner_may_write(ready)?;
     let mode = owner_may_write(place)?;
     let mut names = in_folder(ready).or_fail(doing)?.into_iter();
-    let merged = names.try_for_each(|name| merge(&ready.join(&name), &place.join(&name), moved));
+    let merged = names.try_for_each(|name| merge(&ready.join(&name), &place.join(&name), newer, moved));
     if let Some(mode) = mode {
         fs::set_permissions(place, Permissions::from_mode(mode)).or_fail(doing)?;
     }
@@ -151,7 +163,7 @@ mod tests {
         set(&ready.join("newer"), 1_000_000_000);
         set(&place.join("a"), 1_000_000_000);
         let mut moved = 0;
-        merge(&ready, &place, &mut moved).unwrap();
+        merge(&ready, &place, Newer::Stays, &mut moved).unwrap();
         assert_eq!(moved, 3);
         for (path, text) in [("a", "new"), ("d/b", "new"), ("d/c", "old"), ("e/f/g", "new"), ("newer", "newer")] {
             assert_eq!(fs::read_to_string(place.join(path)).unwrap(), text, "{path}");
@@ -171,11 +183,11 @@ mod tests {
         write(&place.join("y"), "old");
         std::os::unix::fs::symlink(&outside, place.join("x")).unwrap();
         assert_eq!(check_kinds(&ready, &place).unwrap_err().class(), Class::Refused);
-        assert_eq!(merge(&ready, &place, &mut 0).unwrap_err().class(), Class::Refused);
+        assert_eq!(merge(&ready, &place, Newer::IsReplaced, &mut 0).unwrap_err().class(), Class::Refused);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         write(&place.join("z/f"), "old");
         write(&dir.path().join("file"), "new");
         assert_eq!(check_kinds(&dir.path().join("file"), &place.join("z")).unwrap_err().class(), Class::Refused);
-        assert_eq!(merge(&dir.path().join("file"), &place.join("z"), &mut 0).unwrap_err().class(), Class::Refused);
+        assert_eq!(merge(&dir.path().join("file"), &place.join("z"), Newer::IsReplaced, &mut 0).unwrap_err().class(), Class::Refused);
     }
 }

@@ -59,13 +59,38 @@ fn what_is_below_home_is_merged_and_what_is_in_the_checkout_replaced() {
         set(&home(path), None, when);
     }
     fs::write(home("x/other-job"), "kept").unwrap();
-    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    let falls_back = json!({ "key": "b", "restore-keys": "a", "paths": ["deps", "~/.npm"], "save": "never" });
+    assert_eq!(machine.job(&falls_back, nothing).0, "partial");
     machine.sandbox.assert_paths("work", &["deps", "deps/a"]);
-    // What was written here since is newer than the entry.
-    for (path, content) in [("x/a", "cached"), ("b", "cached"), ("c", "changed"), ("x/other-job", "kept")] {
-        assert_eq!(fs::read_to_string(home(path)).unwrap(), content, "{path}");
+    // What was written here since is newer than the entry, which is only something to begin with.
+    let are = |of: [(&str, &str); 4]| {
+        of.iter().for_each(|(path, content)| assert_eq!(fs::read_to_string(home(path)).unwrap(), *content, "{path}"));
+        machine.sandbox.assert_paths("home/.npm", &["b", "c", "x", "x/a", "x/other-job"]);
+    };
+    are([("x/a", "cached"), ("b", "cached"), ("c", "changed"), ("x/other-job", "kept")]);
+    // An exact hit is what the key promises, whenever it was written.
+    assert_eq!(machine.job(&cache, nothing).0, "exact");
+    are([("x/a", "cached"), ("b", "cached"), ("c", "cached"), ("x/other-job", "kept")]);
+}
+
+#[test]
+fn an_exact_hit_below_home_never_has_the_files_of_another_key() {
+    let machine = Machine::new();
+    let cache = json!({ "key": "tool-{{ checksum \"lock\" }}", "restore-keys": "tool-", "paths": "~/.tool" });
+    let tool = machine.sandbox.path("home/.tool/version");
+    // Stored last is not made last.
+    for (lock, hit, time) in
+        [("2", "miss", 1_000_000_002), ("1", "partial", 1_000_000_009), ("2", "exact", 0), ("1", "exact", 0)]
+    {
+        machine.sandbox.write("lock", lock);
+        let ran = machine.job(&cache, |sandbox| {
+            if hit != "exact" {
+                sandbox.write("../home/.tool/version", lock);
+                set(&tool, None, time);
+            }
+        });
+        assert_eq!((ran.0.as_str(), fs::read_to_string(&tool).unwrap().as_str()), (hit, lock), "{}", ran.1);
     }
-    machine.sandbox.assert_paths("home/.npm", &["b", "c", "x", "x/a", "x/other-job"]);
 }
 
 #[test]
