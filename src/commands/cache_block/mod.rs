@@ -12,6 +12,9 @@ mod restore;
 mod save;
 mod state;
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 pub(super) use self::restore::worse;
@@ -24,7 +27,7 @@ use crate::config::entries::{Keeping, keeping_alone};
 use crate::config::job_scopes::job_scopes;
 use crate::config::sizes::parse_size;
 use crate::context::Context;
-use crate::engine::entries::bundle::BundlePath;
+use crate::engine::entries::bundle::{BundlePath, real_place};
 use crate::engine::entries::share::{failure_line, report_line};
 use crate::entry::HomeKind;
 use crate::env::Env;
@@ -53,6 +56,8 @@ struct Place {
     keeping: Keeping,
     directory: PathBuf,
     home: Option<PathBuf>,
+    /// Where paths were before the command, by what is configured; nothing before it.
+    before: BTreeMap<String, String>,
     /// Why nothing is stored, if that is so.
     stores_nothing: Option<&'static str>,
     most: u64,
@@ -95,14 +100,23 @@ impl CacheBlock<'_> {
     /// The same after the command: paths mean what they meant before it, wherever that left the hook.
     fn place_of(&self, state: &State) -> Result<Place> {
         let directory = PathBuf::from(&state.folder);
-        if !directory.is_dir() {
-            return Err(Error::failed(format_args!(
-                "the working folder `{}` is gone, so nothing is stored",
-                Shown::path(&directory)
-            ))
-            .hint("did the command remove it?"));
+        let shown = Shown::path(&directory);
+        match identity(&directory) {
+            None => {
+                return Err(Error::failed(format_args!("the working folder `{shown}` is gone, so nothing is stored"))
+                    .hint("did the command remove it?"));
+            }
+            // A link in its place would make other folders of the machine look like the checkout.
+            Some(found) if found != state.folder_is => {
+                return Err(Error::failed(format_args!(
+                    "another folder is in the place of the working folder `{shown}`, so nothing is stored"
+                ))
+                .hint("did the command replace it? remove what is in it, and not the folder itself"));
+            }
+            Some(_) => {}
         }
-        self.place_in(directory, state.home.as_ref().map(PathBuf::from))
+        let place = self.place_in(directory, state.home.as_ref().map(PathBuf::from))?;
+        Ok(Place { before: state.paths.clone(), ..place })
     }
 
     fn place_in(&self, directory: PathBuf, home: Option<PathBuf>) -> Result<Place> {
@@ -114,7 +128,7 @@ impl CacheBlock<'_> {
             Some(text) => parse_size("MONOFO_CACHE_SIZE", text)?,
             None => USUAL_SIZE,
         };
-        Ok(Place { keeping, directory, home, stores_nothing, most })
+        Ok(Place { keeping, directory, home, before: BTreeMap::new(), stores_nothing, most })
     }
 
     fn state_name(&self) -> String {
@@ -143,6 +157,11 @@ impl CacheBlock<'_> {
     }
 }
 
+/// What tells a folder from every other one, if there is one: device and inode.
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    fs::metadata(folder).ok().filter(fs::Metadata::is_dir).map(|status| (status.dev(), status.ino()))
+}
+
 /// A path without `.` and `..`, as text: nothing has to be there.
 fn without_dots(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
@@ -157,20 +176,15 @@ fn without_dots(path: &Path) -> PathBuf {
 }
 
 impl Place {
-    /// Where all paths of entries are, which must be apart, also from those of listings before: whichever is restored or
-    /// stored last would undo the other. Class `Usage` where they are not.
-    fn paths_apart(&self, entries: &[PluginCache], before: &[State]) -> Result<Vec<String>> {
-        let real = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-        let (work, home) = (real(&self.directory), self.home.as_deref().map(real));
+    /// Where all paths of entries are, by what is configured, links on the way to them followed. They must be apart, also from
+    /// those of listings before: whichever is restored or stored last would undo the other. Class `Usage` where they are not.
+    fn paths_apart(&self, entries: &[PluginCache], before: &[State]) -> Result<BTreeMap<String, String>> {
         let mut places: Vec<(String, PathBuf)> =
-            before.iter().flat_map(|state| &state.paths).map(|path| (path.clone(), path.into())).collect();
+            before.iter().flat_map(|state| state.paths.values()).map(|path| (path.clone(), path.into())).collect();
         let others = places.len();
         for entry in entries {
             for path in self.paths(entry)? {
-                let place = match (&home, path.written.strip_prefix("~/")) {
-                    (Some(home), Some(rest)) => home.join(rest),
-                    _ => work.join(&path.written),
-                };
+                let place = real_place(&path.place);
                 let overlaps = |(_, other): &&(String, PathBuf)| place.starts_with(other) || other.starts_with(&place);
                 if let Some((other, _)) = places.iter().find(overlaps) {
                     return Err(Error::usage(format_args!(
@@ -192,8 +206,8 @@ impl Place {
                 .hint("set `id` to tell them apart"));
             }
         }
-        let text = |(_, place): &(String, PathBuf)| {
-            place.to_str().map(str::to_owned).ok_or_else(|| {
+        let text = |(written, place): &(String, PathBuf)| {
+            place.to_str().map(|place| (written.clone(), place.to_owned())).ok_or_else(|| {
                 Error::usage(format_args!("`{}` is no text, and is not known after the command", Shown::path(place)))
             })
         };
@@ -209,17 +223,20 @@ impl Place {
             })
         };
         let home = self.home.as_deref().map(text).transpose()?;
-        Ok(State { folder: text(&self.directory)?, home, ..State::default() })
+        let folder_is = identity(&self.directory).ok_or_else(|| Error::failed("the current folder is gone"))?;
+        Ok(State { folder: text(&self.directory)?, folder_is, home, ..State::default() })
     }
 
     /// The paths of an entry, and where they are. Class `Usage` where `~` is nowhere.
     fn paths(&self, entry: &PluginCache) -> Result<Vec<BundlePath>> {
+        let before = |written: &String| self.before.get(written).map(PathBuf::from);
         let path = |written: &String| match written.strip_prefix("~/") {
             None => Ok(BundlePath {
                 written: written.clone(),
                 place: self.directory.join(written),
                 name: format!("work/{written}"),
                 of_home: false,
+                before: before(written),
             }),
             Some(rest) => {
                 let home = self.home.as_deref().filter(|home| home.is_absolute() && *home != Path::new("/"));
@@ -232,6 +249,7 @@ impl Place {
                     place: home.join(rest),
                     name: format!("home/{rest}"),
                     of_home: true,
+                    before: before(written),
                 })
             }
         };

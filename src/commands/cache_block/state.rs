@@ -82,13 +82,16 @@ pub(super) struct State {
     pub(super) seen: BTreeMap<String, Seen>,
     /// The working folder and what `~` was, absolute: a command's hook may leave another folder behind, or another HOME.
     pub(super) folder: String,
+    /// Device and inode of the working folder: its name may lead elsewhere once the command ran.
+    pub(super) folder_is: (u64, u64),
     pub(super) home: Option<String>,
     /// Whether the remote proved dead.
     pub(super) remote_is_dead: bool,
     /// Whether entries of the remote were kept on this machine.
     pub(super) fetched: bool,
-    /// Where its paths are, absolute: another listing's must not overlap with them.
-    pub(super) paths: Vec<String>,
+    /// Where its paths are, absolute, by what is configured: another listing's must not overlap with them, and what is below
+    /// `~` must still be there when it is stored.
+    pub(super) paths: BTreeMap<String, String>,
 }
 
 impl State {
@@ -118,6 +121,7 @@ impl State {
             let spoiled = seen.get("spoiled").is_some_and(|spoiled| spoiled == true);
             Some((id.clone(), Seen { hit: Hit::parse(seen.get("hit")?.as_str()?)?, inputs, spoiled }))
         };
+        let path = |(written, place): (&String, &Value)| Some((written.clone(), absolute(place)?));
         let home = match value.get("home") {
             None | Some(Value::Null) => None,
             Some(home) => Some(absolute(home)?),
@@ -125,10 +129,11 @@ impl State {
         Some(State {
             seen: value.get("entries")?.as_object()?.iter().map(seen).collect::<Option<_>>()?,
             folder: absolute(value.get("folder")?)?,
+            folder_is: (value.get("device")?.as_u64()?, value.get("inode")?.as_u64()?),
             home,
             remote_is_dead: value.get("remote_is_dead")?.as_bool()?,
             fetched: value.get("fetched").is_some_and(|fetched| fetched == true),
-            paths: value.get("paths")?.as_array()?.iter().map(absolute).collect::<Option<_>>()?,
+            paths: value.get("paths")?.as_object()?.iter().map(path).collect::<Option<_>>()?,
         })
     }
 
@@ -146,7 +151,11 @@ impl State {
         let entries = Value::Object(self.seen.iter().map(seen).collect::<Map<_, _>>());
         let (folder, home) = (&self.folder, &self.home);
         let (dead, fetched, paths) = (self.remote_is_dead, self.fetched, &self.paths);
-        json!({ "entries": entries, "folder": folder, "home": home, "remote_is_dead": dead, "fetched": fetched, "paths": paths })
+        let (device, inode) = self.folder_is;
+        json!({
+            "entries": entries, "folder": folder, "device": device, "inode": inode, "home": home, "remote_is_dead": dead,
+            "fetched": fetched, "paths": paths,
+        })
     }
 
     /// Whether all of it fits in one variable. Class `Usage` where it does not.
@@ -236,10 +245,11 @@ mod tests {
         State {
             seen,
             folder: "/w".into(),
+            folder_is: (1 << 63, 7),
             home: Some("/h".into()),
             remote_is_dead: true,
             fetched: true,
-            paths: vec!["/w/b".into()],
+            paths: BTreeMap::from([("b".into(), "/w/b".into())]),
         }
     }
 

@@ -42,18 +42,26 @@ pub struct BundlePath {
     pub name: String,
     /// Whether it is below `~`.
     pub of_home: bool,
+    /// Where links on the way led before the command, as [`real_place`] told. Only what is stored is asked for it.
+    pub before: Option<PathBuf>,
+}
+
+/// Where a path is, links on the way to it followed and the path itself not. As it is written where that cannot be told.
+pub fn real_place(place: &Path) -> PathBuf {
+    Target::judged(place, &Guards::default()).map_or_else(|_| place.to_owned(), |target| target.real().to_owned())
 }
 
 impl BundlePath {
-    /// Whether it is a link itself. Below `~` that is the user's own way to say where a tool keeps its files.
+    /// Whether it is a link itself, which any command may have made, also of a job before.
     fn is_link(&self) -> bool {
-        !self.of_home && fs::symlink_metadata(&self.place).is_ok_and(|there| there.is_symlink())
+        fs::symlink_metadata(&self.place).is_ok_and(|there| there.is_symlink())
     }
 
-    /// Whether a link is on the way to it from the working folder, or in its place.
-    fn is_behind_link(&self, workspace: &Path) -> bool {
-        let on_the_way = || self.place.ancestors().take_while(|place| *place != workspace);
-        !self.of_home && on_the_way().any(|place| fs::symlink_metadata(place).is_ok_and(|there| there.is_symlink()))
+    /// Whether a link is on the way to it from the working folder or from `~`, or in its place.
+    fn is_behind_link(&self, guards: &Guards) -> bool {
+        let base = if self.of_home { guards.home.as_deref() } else { Some(guards.workspace.as_path()) };
+        let mut on_the_way = self.place.ancestors().take_while(|place| Some(*place) != base);
+        on_the_way.any(|place| fs::symlink_metadata(place).is_ok_and(|there| there.is_symlink()))
     }
 
     /// Where a link on the way leads that nothing is stored from, if it does. `real` is where the path is.
@@ -61,6 +69,10 @@ impl BundlePath {
         let within = |folder: &Path| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
         if !self.of_home && !within(&guards.workspace) {
             return Some("out of the working folder");
+        }
+        // Whoever owns the machine has put `~/.cache` elsewhere, and did so before this job's command.
+        if self.of_home && self.before.as_deref() != Some(real) {
+            return Some("elsewhere than before the command");
         }
         if real.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git")) {
             return Some("into a git repository's own folder");
@@ -212,19 +224,15 @@ impl Targets {
             if path.is_link() {
                 return Ok((path.clone(), Spot::InTheWay(format!("`{shown}` is a link"))));
             }
-            let place = match (path.of_home, fs::symlink_metadata(&path.place)) {
-                // A link to where a tool keeps its files is the user's own.
-                (true, Ok(there)) if there.is_symlink() => path.place.canonicalize().unwrap_or(path.place.clone()),
-                _ => path.place.clone(),
-            };
-            let target = if path.of_home { Target::judged(&place, guards) } else { Target::new(&place, guards) };
+            let judge = if path.of_home { Target::judged } else { Target::new };
+            let target = judge(&path.place, guards);
             let inside = |target: &Target| {
                 path.of_home || guards.workspace.canonicalize().is_ok_and(|root| target.real().starts_with(root))
             };
             let spot = match target {
                 Ok(target) if inside(&target) => Spot::Free(target),
                 Ok(_) => Spot::InTheWay(format!("a link leads `{shown}` out of the working folder")),
-                Err(error) if error.class() == Class::Refused && path.is_behind_link(&guards.workspace) => {
+                Err(error) if error.class() == Class::Refused && path.is_behind_link(guards) => {
                     Spot::InTheWay(format!("`{shown}` is behind a link: {error}"))
                 }
                 Err(error) => {

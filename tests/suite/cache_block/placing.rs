@@ -201,6 +201,81 @@ fn nothing_is_stored_from_where_a_link_of_the_command_leads() {
     assert!(log.contains("none of its paths is there") && !log.contains("stored b"), "{log}");
 }
 
+/// The name of the working folder leads elsewhere then, and so do all paths in it.
+#[test]
+fn nothing_is_stored_when_another_folder_is_in_the_working_folders_place() {
+    let machine = Machine::new();
+    machine.sandbox.write("../secret/deps/x", "of the host");
+    let cache = json!({ "key": "a", "paths": "deps" });
+    for is_link in [true, false] {
+        let (_, log) = machine.job(&cache, |sandbox| {
+            fs::rename(sandbox.work(""), sandbox.path(format!("moved-{is_link}"))).unwrap();
+            match is_link {
+                true => symlink("secret", sandbox.path("work")).unwrap(),
+                false => sandbox.write("deps/x", "of another folder"),
+            }
+        });
+        assert!(log.contains("warning: another folder is in the place of the working folder"), "{log}");
+        assert!(!log.contains("stored a") && machine.entries() == 0, "{log}");
+        if is_link {
+            fs::remove_file(machine.sandbox.path("work")).unwrap();
+            fs::create_dir(machine.sandbox.path("work")).unwrap();
+        }
+    }
+    let (_, log) = machine.job(&cache, nothing);
+    assert!(log.contains("stored a"), "{log}");
+}
+
+#[test]
+fn links_below_home_are_followed_only_where_they_led_before_the_command() {
+    let machine = Machine::new();
+    machine.sandbox.write("../home/.ssh/id", "of the host");
+    machine.sandbox.write("../home/.ssh/sub/id", "of the host");
+    let cache = json!({ "key": "a", "paths": ["~/.tool/cache", "~/.up/sub", "deps"] });
+    let (_, log) = machine.job(&cache, |sandbox| {
+        sandbox.write("deps/a", "mine");
+        fs::create_dir(sandbox.path("home/.tool")).unwrap();
+        symlink("../.ssh", sandbox.path("home/.tool/cache")).unwrap();
+        symlink(".ssh", sandbox.path("home/.up")).unwrap();
+    });
+    assert!(log.contains("`~/.tool/cache` is a link, and is left out"), "{log}");
+    assert!(log.contains("a link leads `~/.up/sub` elsewhere than before the command, and it is left out"), "{log}");
+    assert!(log.contains("cache: stored a, 1 file,"), "{log}");
+
+    // Nor is anything put where the link of a job before leads.
+    let own = json!({ "key": "b", "paths": "~/.own/cache" });
+    machine.job(&own, |sandbox| sandbox.write("../home/.own/cache/planted", ""));
+    fs::remove_dir_all(machine.sandbox.path("home/.own/cache")).unwrap();
+    symlink("../.ssh", machine.sandbox.path("home/.own/cache")).unwrap();
+    let (hit, log) = machine.job(&own, nothing);
+    assert!(hit == "miss" && log.contains("`~/.own/cache` is a link, and the entry has something for it"), "{log}");
+    machine.sandbox.assert_paths("home/.ssh", &["id", "sub", "sub/id"]);
+    // One that leads nowhere fails no job.
+    let broken = json!({ "key": "c", "paths": "~/.broken/cache" });
+    symlink("nowhere", machine.sandbox.path("home/.broken")).unwrap();
+    machine.job(&broken, nothing);
+
+    // Whoever owns the machine has put a folder of `~` elsewhere.
+    fs::create_dir_all(machine.sandbox.path("data")).unwrap();
+    symlink("../data", machine.sandbox.path("home/.large")).unwrap();
+    let large = json!({ "key": "d", "paths": "~/.large/tool" });
+    let (_, log) = machine.job(&large, |sandbox| sandbox.write("../data/tool/a", ""));
+    assert!(!log.contains("warning"), "{log}");
+    fs::remove_dir_all(machine.sandbox.path("data/tool")).unwrap();
+    assert_eq!(machine.job(&large, nothing).0, "exact");
+    machine.sandbox.assert_paths("data", &["tool", "tool/a"]);
+}
+
+#[test]
+fn paths_that_are_one_place_through_links_are_not_apart() {
+    let machine = Machine::new();
+    symlink("real", machine.sandbox.work("link")).unwrap();
+    fs::create_dir(machine.sandbox.work("real")).unwrap();
+    let paths = |paths: [&str; 2]| json!({ "key": "a", "paths": paths });
+    machine.pre(&paths(["link/x", "real/x"]), 2).before.says("the path `real/x` is, or overlaps with, the path `link/x`");
+    machine.pre(&paths(["link/x", "real/y"]), 0);
+}
+
 #[test]
 fn a_link_that_leads_out_of_what_is_stored_is_no_warning() {
     let machine = Machine::new();
