@@ -34,6 +34,8 @@ struct Course {
     denied: bool,
     /// Whether an entry of the remote was kept on this machine.
     fetched: bool,
+    /// The key of the entry that was restored.
+    used: Option<Hash>,
 }
 
 impl Course {
@@ -63,7 +65,8 @@ impl CacheBlock<'_> {
         // Whatever is hit: a cold cache must not be the first to find out.
         for one in &wanted {
             let inputs = Some(KeyRecord::Template(one.inputs.clone()));
-            state.seen.insert(one.entry.id.to_string(), Seen { hit: Hit::Miss, inputs, spoiled: true });
+            let used = inputs.as_ref().map(KeyRecord::key);
+            state.seen.insert(one.entry.id.to_string(), Seen { hit: Hit::Miss, inputs, used, spoiled: true });
         }
         state.check_length()?;
         self.report.group(format_args!("restoring {}", Count(wanted.len() as u64, "cache entry")));
@@ -107,7 +110,7 @@ impl CacheBlock<'_> {
             let inputs = (hit != Hit::Exact).then(|| KeyRecord::Template(one.inputs.clone()));
             let is_spoiled = |inputs: &KeyRecord| remote.is_some_and(|r| r.is_spoiled(Section::Cache, &inputs.key()));
             let spoiled = inputs.as_ref().is_some_and(is_spoiled);
-            state.seen.insert(one.entry.id.to_string(), Seen { hit, inputs, spoiled });
+            state.seen.insert(one.entry.id.to_string(), Seen { hit, inputs, used: course.used, spoiled });
         }
         state.remote_is_dead = remote.as_ref().is_some_and(Remote::is_given_up) || named_but_unusable;
         let told = |one: &Wanted<'_>| {
@@ -233,6 +236,7 @@ impl CacheBlock<'_> {
         if let Some(failure) = failure {
             self.tell_of(one, &failure, course);
         }
+        course.used = found.as_ref().map(|found| found.record.key).or(course.used);
         course.fetched |= unkept.is_none() && found.as_ref().is_some_and(|found| found.tier == Tier::Remote);
         if let Some(error) = unkept {
             self.report.softened(&error.context(format_args!("{id}")));

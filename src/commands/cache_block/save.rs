@@ -49,7 +49,7 @@ impl CacheBlock<'_> {
             && !self.env.switch("BUILDKITE_JOB_CANCELLED")
             && (*new || state.fetched || is_cleaning_due(&place.keeping))
         {
-            self.make_room(place);
+            self.make_room(place, &state);
         }
         stored.map(|(status, _)| status)
     }
@@ -174,8 +174,12 @@ impl CacheBlock<'_> {
         Ok((true, 0))
     }
 
-    /// Keeps the cache within its size. Trouble with that is no trouble of the job.
-    fn make_room(&self, place: &Place) {
+    /// Keeps the cache within its size. What this job restored stays, all its listings together: a last use is noted once an
+    /// hour, so it may look like one of long ago. Trouble with that is no trouble of the job.
+    fn make_room(&self, place: &Place, state: &State) {
+        let others = State::of_others(self.env, &self.state_name());
+        let seen = others.iter().chain([state]).flat_map(|state| state.seen.values());
+        let used: References = seen.filter_map(|seen| Some((seen.used?, "used by this job"))).collect();
         let request = GcRequest {
             grace: GRACE,
             max_age: Some(MAX_AGE),
@@ -184,7 +188,7 @@ impl CacheBlock<'_> {
             within: Some(WITHIN),
             now: SystemTime::now(),
         };
-        match collect(&place.keeping.cache, &request, &|_| Ok(References::new()), self.cancel) {
+        match collect(&place.keeping.cache, &request, &|_| Ok(used.clone()), self.cancel) {
             Ok(done) => {
                 if !done.gone.is_empty() {
                     self.report.note(format_args!(

@@ -71,6 +71,8 @@ pub(super) struct Seen {
     pub(super) hit: Hit,
     /// What its key is the digest of; not kept of one that was hit exactly.
     pub(super) inputs: Option<KeyRecord>,
+    /// The key of the entry that was restored: the exact one, or what was fallen back to.
+    pub(super) used: Option<Hash>,
     /// Whether the remote's own entry of this key proved to be no good, and is to be replaced.
     pub(super) spoiled: bool,
 }
@@ -119,7 +121,11 @@ impl State {
         let seen = |(id, seen): (&String, &Value)| {
             let inputs = seen.get("inputs").map(KeyRecord::parse).transpose().ok()?;
             let spoiled = seen.get("spoiled").is_some_and(|spoiled| spoiled == true);
-            Some((id.clone(), Seen { hit: Hit::parse(seen.get("hit")?.as_str()?)?, inputs, spoiled }))
+            let used = match seen.get("used") {
+                None => None,
+                Some(key) => Some(Hash::parse(key.as_str()?)?),
+            };
+            Some((id.clone(), Seen { hit: Hit::parse(seen.get("hit")?.as_str()?)?, inputs, used, spoiled }))
         };
         let path = |(written, place): (&String, &Value)| Some((written.clone(), absolute(place)?));
         let home = match value.get("home") {
@@ -142,6 +148,9 @@ impl State {
             let mut value = json!({ "hit": seen.hit.word() });
             if let Some(inputs) = &seen.inputs {
                 value["inputs"] = inputs.value();
+            }
+            if let Some(used) = &seen.used {
+                value["used"] = json!(used.to_string());
             }
             if seen.spoiled {
                 value["spoiled"] = json!(true);
@@ -239,8 +248,8 @@ mod tests {
             salt: String::new(),
         });
         let seen = BTreeMap::from([
-            ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None, spoiled: false }),
-            ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs), spoiled: true }),
+            ("a".to_owned(), Seen { hit: Hit::Exact, inputs: None, used: Some(Hash::of(b"a")), spoiled: false }),
+            ("b".to_owned(), Seen { hit: Hit::Miss, inputs: Some(inputs), used: None, spoiled: true }),
         ]);
         State {
             seen,
@@ -277,7 +286,7 @@ mod tests {
         let hit = |before: &str| {
             std::fs::write(&file, "").unwrap();
             let env = Env::of([(EXPORTS, file.to_str().unwrap()), (&other, "{}"), ("MONOFO_CACHE_HIT", before)]);
-            let miss = Seen { hit: Hit::Miss, inputs: None, spoiled: false };
+            let miss = Seen { hit: Hit::Miss, inputs: None, used: None, spoiled: false };
             let seen = BTreeMap::from([("a".to_owned(), miss)]);
             State { seen, ..State::default() }.export(&one, &[], &env).unwrap();
             let text = std::fs::read_to_string(&file).unwrap();

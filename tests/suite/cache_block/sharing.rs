@@ -1,5 +1,6 @@
 //! Who reads which entries, here and in a remote, which of several comes, and how they go.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -317,6 +318,31 @@ fn the_cache_stays_within_its_size() {
     assert!((1..=2).contains(&machine.entries()), "{}", machine.entries());
     let wrong = Machine::with(&[("MONOFO_CACHE_SIZE", "much")]);
     wrong.pre(&cache("a"), 2).before.says("MONOFO_CACHE_SIZE");
+}
+
+/// A last use is noted once an hour, and making room spares only the last minute.
+#[test]
+fn what_a_job_restored_is_not_cleaned_up_by_it() {
+    let mut machine = Machine::new();
+    let cache = |key: &str, path: &str, falls_back: Value| {
+        json!({ "key": key, "restore-keys": falls_back, "paths": path })
+    };
+    for path in ["used", "begun", "other"] {
+        machine.job(&cache("k-1", path, Value::Null), |sandbox| sandbox.write(format!("{path}/a"), path));
+    }
+    entries(&machine.home()).values().for_each(|metadata| age(metadata, 30 * 60));
+    machine.set(&[("MONOFO_CACHE_SIZE", "1")]);
+    let all = json!([cache("k-1", "used", Value::Null), cache("k-2", "begun", json!("k-"))]);
+    let (hit, log) = machine.job(&all, nothing);
+    assert!(hit == "partial" && log.contains("cleaned up the cache: 1 entry"), "{log}");
+    let kept: BTreeSet<String> = entries(&machine.home())
+        .values()
+        .map(|metadata| {
+            let entry: Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+            format!("{} {}", entry["component"].as_str().unwrap(), entry["inputs"]["key"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(kept, BTreeSet::from(["begun k-1", "begun k-2", "used k-1"].map(str::to_owned)));
 }
 
 #[test]
