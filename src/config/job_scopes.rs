@@ -17,6 +17,7 @@ use crate::env::Env;
 use crate::error::Result;
 use crate::hash::Hash;
 use crate::remote::{Scope, Scopes};
+use crate::text::Shown;
 
 const TRUSTED: &str = "trusted";
 
@@ -24,27 +25,41 @@ const TRUSTED: &str = "trusted";
 const READABLE: usize = 40;
 
 /// The scopes of the `cache:` block, and why nothing is written, if that is so.
-pub fn job_scopes(keeping: &Keeping, env: &Env) -> Result<(Scopes, Option<&'static str>)> {
+pub fn job_scopes(keeping: &Keeping, env: &Env) -> Result<(Scopes, Option<String>)> {
     let named = env.text("MONOFO_SCOPE").is_some() || !env.in_job();
     let mut scopes = if named { keeping.scopes.clone() } else { of_job(env)? };
     if env.text("MONOFO_READ_SCOPES").is_some() {
         scopes.read.clone_from(&keeping.scopes.read);
     }
     if scopes.write.is_none() {
-        return Ok((scopes, Some("MONOFO_SCOPE says that this run writes nothing")));
+        return Ok((scopes, Some("MONOFO_SCOPE says that this run writes nothing".to_owned())));
     }
     if pull_request(env).is_some() && is_fork(env) && !env.switch("MONOFO_SAVE_FROM_FORKS") {
         scopes.write = None;
-        let why = match env.text("BUILDKITE_PULL_REQUEST_REPO") {
-            Some(_) => "a fork's pull request stores nothing unless MONOFO_SAVE_FROM_FORKS is set",
-            None => {
-                "BUILDKITE_PULL_REQUEST_REPO is empty, so this may be a fork's pull request, which stores nothing unless \
-                 MONOFO_SAVE_FROM_FORKS is set"
-            }
-        };
-        return Ok((scopes, Some(why)));
+        return Ok((scopes, Some(why_fork(env))));
     }
     Ok((scopes, None))
+}
+
+/// Why a pull request counts as a fork's, with both addresses: one behind an alias of ssh is for the user to see through.
+fn why_fork(env: &Env) -> String {
+    let unless = "a fork's pull request, which stores nothing unless MONOFO_SAVE_FROM_FORKS is set";
+    let Some(from) = env.text("BUILDKITE_PULL_REQUEST_REPO") else {
+        return format!("BUILDKITE_PULL_REQUEST_REPO is empty, so this may be {unless}");
+    };
+    let own = env.text("BUILDKITE_REPO").map_or_else(|| "empty".to_owned(), |own| format!("`{}`", plain_address(own)));
+    format!("BUILDKITE_PULL_REQUEST_REPO is `{}` and BUILDKITE_REPO is {own}, so this is {unless}", plain_address(from))
+}
+
+/// An address without user, password and query. Nothing of one where these cannot be told apart.
+fn plain_address(url: &str) -> Shown<'_> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = match rest.rsplit_once('@') {
+        Some((user, _)) if user.contains(['?', '#']) => "…",
+        Some((_, rest)) => rest,
+        None => rest,
+    };
+    Shown(rest.split(['?', '#']).next().unwrap_or(rest).as_bytes())
 }
 
 /// What a job's own variables say.
@@ -84,16 +99,22 @@ pub fn is_default_branch(env: &Env) -> bool {
 }
 
 /// Whether a pull request comes from another repository than the pipeline's. The two are written in different ways, as
-/// `git@github.com:a/b.git` and `git://github.com/a/b.git`; what cannot be told is a fork's. So is one without an address:
+/// `git@github.com:a/b.git` and `git://github.com/a/b.git`; what cannot be told is a fork's, unless they are one text. So is one without an address:
 /// Buildkite has it for each pull request, and builds that are made through its interface may leave it out.
 fn is_fork(env: &Env) -> bool {
-    let repository = |name| env.text(name).and_then(repository);
-    let from = repository("BUILDKITE_PULL_REQUEST_REPO");
-    from.is_none() || from != repository("BUILDKITE_REPO")
+    let (from, own) = (env.text("BUILDKITE_PULL_REQUEST_REPO"), env.text("BUILDKITE_REPO"));
+    let is_known =
+        |from: &str| own == Some(from) || repository(from).is_some_and(|from| Some(from) == own.and_then(repository));
+    !from.is_some_and(is_known)
 }
 
-/// The host and the path of a repository's address, without what differs between ways to reach it: scheme, user, port, `.git`.
-fn repository(url: &str) -> Option<(String, &str)> {
+/// Hosts that know a repository by its name in any case, and their names for ssh through port 443.
+const HOSTS: [(&str, &str); 3] =
+    [("github.com", "ssh.github.com"), ("gitlab.com", "altssh.gitlab.com"), ("bitbucket.org", "altssh.bitbucket.org")];
+
+/// The host and the path of a repository's address, without what differs between ways to reach it: scheme, user, port, `www.`,
+/// `.git`, and the path's case on hosts that do not mind it.
+fn repository(url: &str) -> Option<(String, String)> {
     let (authority, path) = match url.split_once("://") {
         Some(("ssh" | "git" | "http" | "https" | "git+ssh" | "ssh+git", rest)) => rest.split_once('/')?,
         Some(_) => return None,
@@ -108,7 +129,15 @@ fn repository(url: &str) -> Option<(String, &str)> {
     let path = path.trim_matches('/');
     let path = path.strip_suffix(".git").unwrap_or(path).trim_end_matches('/');
     let plain = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    (!host.is_empty() && path.contains('/') && plain).then(|| (host.to_ascii_lowercase(), path))
+    if host.is_empty() || !path.contains('/') || !plain {
+        return None;
+    }
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_prefix("www.").unwrap_or(&host);
+    Some(match HOSTS.iter().find(|(known, ssh)| host == *known || host == *ssh) {
+        Some((known, _)) => ((*known).to_owned(), path.to_ascii_lowercase()),
+        None => (host.to_owned(), path.to_owned()),
+    })
 }
 
 /// A name as a part of a scope. Another name has another one: where something had to change, a digest of the name tells it
@@ -212,6 +241,9 @@ mod tests {
             "ssh://git@github.com:22/acme-inc/my-project.git",
             "github.com:acme-inc/my-project",
             "git@github.com:/acme-inc/my-project.git",
+            "https://github.com/Acme-Inc/My-Project.git",
+            "ssh://git@ssh.github.com:443/acme-inc/my-project.git",
+            "https://www.github.com/acme-inc/my-project",
         ] {
             assert!(!is_fork(OWN, same) && !is_fork(same, SAME), "{same}");
         }
@@ -229,8 +261,29 @@ mod tests {
         ] {
             assert!(is_fork(OWN, fork), "{fork}");
         }
-        assert!(is_fork("/srv/a/b.git", "/srv/a/b.git") && is_fork("", SAME));
+        assert!(!is_fork("ssh://git@altssh.gitlab.com:443/A/b/c.git", "git@gitlab.com:a/B/c.git"));
+        assert!(!is_fork("ssh://git@altssh.bitbucket.org:443/a/b.git", "https://bitbucket.org/a/B"));
+        // Where a path's case may matter.
+        assert!(is_fork("git@git.example:Acme/app.git", "git@git.example:acme/app.git"));
+        // One text is one repository, whatever it means.
+        for same in ["/srv/a/b.git", "git@host.example:one.git", "git@work:acme/app.git"] {
+            assert!(!is_fork(same, same) && is_fork(same, SAME) && is_fork(SAME, same), "{same}");
+        }
+        assert!(is_fork("git@host.example:one.git", "git@host.example:other.git") && is_fork("", SAME));
         assert!(is_fork(OWN, "") && is_fork("", ""));
+    }
+
+    #[test]
+    fn an_address_is_shown_without_secrets() {
+        for (url, shown) in [
+            ("git@host:a/b.git", "host:a/b.git"),
+            ("https://u:s/e@c@host/a/b?token=s#s", "host/a/b"),
+            ("https://u:s#s@host/a/b", "…"),
+            ("https://host/a/b?token=s@s", "…"),
+            ("/srv/a", "/srv/a"),
+        ] {
+            assert_eq!(plain_address(url).to_string(), shown);
+        }
     }
 
     #[test]

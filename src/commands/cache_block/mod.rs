@@ -59,7 +59,7 @@ struct Place {
     /// Where paths were before the command, by what is configured; nothing before it.
     before: BTreeMap<String, String>,
     /// Why nothing is stored, if that is so.
-    stores_nothing: Option<&'static str>,
+    stores_nothing: Option<String>,
     most: u64,
 }
 

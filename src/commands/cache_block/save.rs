@@ -56,7 +56,7 @@ impl CacheBlock<'_> {
 
     /// Stores what is due. Returns the exit status, and whether anything is new on this machine.
     fn store_all(&self, due: &[Due<'_>], state: &State, place: &Place) -> Result<(u8, bool)> {
-        if let Some(why) = place.stores_nothing {
+        if let Some(why) = &place.stores_nothing {
             self.report.note(format_args!("cache: nothing is stored: {why}"));
             return Ok((0, false));
         }

@@ -188,6 +188,9 @@ mod tests {
         write(&place.join("z/f"), "old");
         write(&dir.path().join("file"), "new");
         assert_eq!(check_kinds(&dir.path().join("file"), &place.join("z")).unwrap_err().class(), Class::Refused);
-        assert_eq!(merge(&dir.path().join("file"), &place.join("z"), Newer::IsReplaced, &mut 0).unwrap_err().class(), Class::Refused);
+        assert_eq!(
+            merge(&dir.path().join("file"), &place.join("z"), Newer::IsReplaced, &mut 0).unwrap_err().class(),
+            Class::Refused
+        );
     }
 }

@@ -272,7 +272,10 @@ fn paths_that_are_one_place_through_links_are_not_apart() {
     symlink("real", machine.sandbox.work("link")).unwrap();
     fs::create_dir(machine.sandbox.work("real")).unwrap();
     let paths = |paths: [&str; 2]| json!({ "key": "a", "paths": paths });
-    machine.pre(&paths(["link/x", "real/x"]), 2).before.says("the path `real/x` is, or overlaps with, the path `link/x`");
+    machine
+        .pre(&paths(["link/x", "real/x"]), 2)
+        .before
+        .says("the path `real/x` is, or overlaps with, the path `link/x`");
     machine.pre(&paths(["link/x", "real/y"]), 0);
 }
 

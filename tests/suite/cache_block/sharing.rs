@@ -259,6 +259,39 @@ fn a_fork_stores_nothing_whatever_scopes_its_agent_has() {
 }
 
 #[test]
+fn why_a_pull_request_is_a_forks_is_said_without_secrets() {
+    let cache = json!({ "key": "a", "paths": "deps" });
+    for (own, from, says) in [
+        (
+            "git@work:acme/app.git",
+            "git://github.com/acme/app.git",
+            "is `github.com/acme/app.git` and BUILDKITE_REPO is `work:acme/app.git`",
+        ),
+        (
+            "https://x:hunter2@h.example/a/b?token=hunter2",
+            "https://hunter2@h.example/x/b",
+            "is `h.example/x/b` and BUILDKITE_REPO is `h.example/a/b`",
+        ),
+        ("", "https://h.example/x/b", "and BUILDKITE_REPO is empty"),
+    ] {
+        let machine = Machine::with(&[
+            ("BUILDKITE_PULL_REQUEST", "7"),
+            ("BUILDKITE_REPO", own),
+            ("BUILDKITE_PULL_REQUEST_REPO", from),
+        ]);
+        let (_, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", ""));
+        assert!(log.contains(says) && !log.contains("hunter2") && machine.entries() == 0, "{log}");
+    }
+    let machine = Machine::with(&[
+        ("BUILDKITE_PULL_REQUEST", "7"),
+        ("BUILDKITE_REPO", "ssh://git@ssh.github.com:443/Acme/App.git"),
+        ("BUILDKITE_PULL_REQUEST_REPO", "git://github.com/acme/app.git"),
+    ]);
+    let (_, log) = machine.job(&cache, |sandbox| sandbox.write("deps/a", ""));
+    assert!(log.contains("stored a") && machine.entries() == 1, "{log}");
+}
+
+#[test]
 fn invalidating_with_a_remote_removes_the_shared_entry_too() {
     let machine = Machine::new();
     let url = format!("file://{}", machine.sandbox.path("remote").display());
@@ -324,9 +357,8 @@ fn the_cache_stays_within_its_size() {
 #[test]
 fn what_a_job_restored_is_not_cleaned_up_by_it() {
     let mut machine = Machine::new();
-    let cache = |key: &str, path: &str, falls_back: Value| {
-        json!({ "key": key, "restore-keys": falls_back, "paths": path })
-    };
+    let cache =
+        |key: &str, path: &str, falls_back: Value| json!({ "key": key, "restore-keys": falls_back, "paths": path });
     for path in ["used", "begun", "other"] {
         machine.job(&cache("k-1", path, Value::Null), |sandbox| sandbox.write(format!("{path}/a"), path));
     }
