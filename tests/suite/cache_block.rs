@@ -237,13 +237,25 @@ fn keys_of_variables_are_never_empty_nor_secret_and_what_is_not_set_is_said() {
         "//u:hunter2@h/x",
         "https://h/x?a=b&sig=hunter2",
         "https://h/x?X-Amz-Signature=hunter2",
-        "ghp_hunter2",
-        "npm_hunter2",
+        "ghp_hunter2hunter2hunter2hunter2hunter2",
+        "Bearer npm_hunter2hunter2hunter2hunter2hunter2",
     ] {
         let said = of(value, 2);
         assert!(said.contains("keys are shown") && !said.contains("hunter2"), "{value}: {said}");
     }
-    for value in ["git@h:a/b.git", "ssh://git@h/a.git", "node:20@sha256:0011", "r:5000/x@y:z", "a?b=c", "token=x"] {
+    // A branch may be called so.
+    for value in [
+        "npm_upgrade",
+        "ghs_fix",
+        "1.2:3@4",
+        "docker-image://a:1@sha256:ab",
+        "git@h:a/b.git",
+        "ssh://git@h/a.git",
+        "node:20@sha256:0011",
+        "r:5000/x@y:z",
+        "a?b=c",
+        "token=x",
+    ] {
         of(value, 0);
     }
     let cache = json!({ "key": "a-{{ env \"NOT_SET\" }}", "paths": "deps" });

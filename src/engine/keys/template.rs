@@ -1,10 +1,13 @@
 //! What a key template comes to, here and now.
 
+mod secret;
+
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use self::secret::secret_in;
 use super::sources::{self, Hashing};
 use crate::cancel::Cancel;
 use crate::entry::StatCache;
@@ -141,45 +144,4 @@ impl<'a> Evaluator<'a> {
             None => Ok(digest),
         }
     }
-}
-
-/// How tokens of services begin that many use.
-const TOKENS: [&str; 12] =
-    ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "npm_", "xoxb-", "xoxp-", "bkua_", "-----BEGIN"];
-
-/// What is asked for with a secret, in the query of an address.
-const SIGNED: [&str; 9] = [
-    "sig",
-    "signature",
-    "token",
-    "access_token",
-    "password",
-    "api_key",
-    "x-amz-signature",
-    "x-amz-security-token",
-    "x-goog-signature",
-];
-
-/// What a value is that nobody should see, in a few words. `git@host:path` and `image:tag@sha256:…` are none of it.
-fn secret_in(value: &str) -> Option<&'static str> {
-    if TOKENS.iter().any(|token| value.starts_with(token)) {
-        return Some("a token");
-    }
-    let (scheme, rest) = match value.split_once("://") {
-        Some((scheme, rest)) => (scheme, rest),
-        None => ("", value.trim_start_matches('/')),
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    if let Some((user, host)) = authority.rsplit_once('@') {
-        let is_digest = scheme.is_empty() && host.starts_with("sha");
-        let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-        if (user.contains(':') && !is_digest) || (is_web && !user.is_empty()) {
-            return Some("an address with a password in it");
-        }
-    }
-    let mut asked = value.split_once('?').map_or("", |(_, query)| query).split(['&', ';', '#']);
-    let is_signed = asked.any(|part| {
-        part.split_once('=').is_some_and(|(name, _)| SIGNED.iter().any(|signed| name.eq_ignore_ascii_case(signed)))
-    });
-    is_signed.then_some("an address with a token in it")
 }
