@@ -6,6 +6,7 @@
 pub mod component;
 pub mod lock;
 mod record;
+mod secret_name;
 pub mod template;
 mod template_key;
 

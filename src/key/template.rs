@@ -15,43 +15,12 @@
 
 use std::fmt;
 
+use super::secret_name::secret_in;
 use crate::error::{Error, Result};
 use crate::text::Shown;
 
 /// The longest template.
 const LONGEST: usize = 1024;
-
-/// Texts in the names of variables whose values are secrets: a key is shown, and kept beside the entry.
-const SECRETS: [&str; 16] = [
-    "TOKEN",
-    "SECRET",
-    "PASSWORD",
-    "PASSWD",
-    "PASSPHRASE",
-    "CREDENTIAL",
-    "PRIVATE_KEY",
-    "ACCESS_KEY",
-    "SIGNING_KEY",
-    "SSH_KEY",
-    "DEPLOY_KEY",
-    "ENCRYPTION_KEY",
-    "GPG_KEY",
-    "API_KEY",
-    "APIKEY",
-    "CONNECTION_STRING",
-];
-
-/// The same between underscores: in the middle of a word they say nothing.
-const SECRET_WORDS: [&str; 6] = ["PASS", "PGPASS", "PWD", "AUTH", "PAT", "CREDS"];
-
-/// What in a variable's name says that its value is a secret.
-fn secret_in(variable: &str) -> Option<&'static str> {
-    let name = variable.to_ascii_uppercase();
-    // The working folder, as every shell sets it.
-    let words = || name.split('_').filter(|word| name != "PWD" && !word.is_empty());
-    let text = SECRETS.into_iter().find(|text| name.contains(text));
-    text.or_else(|| SECRET_WORDS.into_iter().find(|secret| words().any(|word| word == *secret)))
-}
 
 /// What a call asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
