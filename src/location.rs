@@ -106,9 +106,11 @@ fn plain_folder(text: &str) -> Result<Location> {
         return Err(Error::usage("`~` stands for nothing in a location").hint("write the folder's whole path"));
     }
     let first = text.split('/').next().unwrap_or(text);
-    let address = text.contains(":/") || (first.contains('@') && first.contains(':'));
-    if address && !text.starts_with(['/', '.']) {
-        return Err(Error::usage("the location looks like an address, and is of no kind that is known").hint(ACCEPTED));
+    // A `/` before the colon makes it a path, for ssh and git as well.
+    let address = (first.ends_with(':') && first.len() < text.len()) || (first.contains('@') && first.contains(':'));
+    if address && !text.starts_with('.') {
+        return Err(Error::usage("the location looks like an address, and is of no kind that is known")
+            .hint(format_args!("{ACCEPTED}; if a folder has this name, write `./` in front of it")));
     }
     Ok(Location::Folder(PathBuf::from(text)))
 }
@@ -218,6 +220,10 @@ mod tests {
             ("a:b", Location::Folder("a:b".into())),
             ("a@b", Location::Folder("a@b".into())),
             ("/a:/b", Location::Folder("/a:/b".into())),
+            ("builds/main:/x", Location::Folder("builds/main:/x".into())),
+            ("a/b@c:/d", Location::Folder("a/b@c:/d".into())),
+            ("./pr-12:/x", Location::Folder("./pr-12:/x".into())),
+            ("./cache@v1:2", Location::Folder("./cache@v1:2".into())),
             ("./~/a@b:c", Location::Folder("./~/a@b:c".into())),
             ("~a", Location::Folder("~a".into())),
             ("file:///var/a%20b%C3%A9", Location::Folder("/var/a bé".into())),
@@ -260,6 +266,14 @@ mod tests {
             assert_eq!(error.class(), Class::Usage, "{text}");
             assert!(error.next_step().is_some(), "{text}");
             assert!(!format!("{error:?}").contains("hunter2"), "{text}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_looks_like_an_address_is_told_how_to_be_written() {
+        for text in ["pr-12:/x", "cache@v1:2"] {
+            let error = Location::parse(text).unwrap_err();
+            assert!(error.next_step().is_some_and(|hint| hint.contains("write `./` in front")), "{text}: {error:?}");
         }
     }
 
