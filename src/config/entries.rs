@@ -129,6 +129,11 @@ impl Keeping {
         ComponentName::new(name)
     }
 
+    /// Whether the manifest has a component of this name.
+    pub fn is_of_manifest(&self, name: &ComponentName) -> bool {
+        self.workspace.components.contains_key(name)
+    }
+
     /// The key of a component. What it read is remembered in the cache, if there is one, so that it need not be read again.
     pub fn key(&self, name: &ComponentName, inputs: &[String], cancel: &Cancel) -> Result<Computed> {
         let known = self.known_digests()?;

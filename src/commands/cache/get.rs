@@ -7,7 +7,7 @@ use crate::commands::Commands;
 use crate::context::Context;
 use crate::engine::apply::check_target;
 use crate::engine::entries::explain::{self, Explanation};
-use crate::engine::entries::kin;
+use crate::engine::entries::kin::{self, Kin, Told};
 use crate::engine::entries::lookup::{Found, Looked, into_target, look_up};
 use crate::engine::entries::restore::Restore;
 use crate::engine::entries::target::Target;
@@ -136,10 +136,13 @@ impl Commands<'_> {
     pub(super) fn cache_explain(&self, asked: &CacheExplain, context: &Context) -> Result<()> {
         let keeping = self.keeping()?;
         let name = keeping.component(&asked.key.component)?;
-        if let Some(lines) = kin::told(&keeping.cache, &name)? {
-            return self.explain_block(&name, &lines);
-        }
+        // What files or a manifest say is a component's; all else is of a job that this is not.
+        let is_component = !asked.key.input.is_empty() || keeping.is_of_manifest(&name);
+        let of_block = if is_component { Vec::new() } else { kin::of_block(&keeping.cache, &name)? };
         let (remote, unusable) = self.remote(&keeping, &asked.remote)?;
+        if !of_block.is_empty() {
+            return self.explain_block(&name, of_block, (remote.as_ref(), unusable), asked.remote.remote_required);
+        }
         let computed = keeping.key(&name, &asked.key.input, self.cancel)?;
         self.warn(&computed.warnings);
         context.cancel.check()?;
@@ -179,9 +182,31 @@ impl Commands<'_> {
         }
     }
 
-    /// Entries of the `cache:` block: only a job knows what key it looks for.
-    fn explain_block(&self, name: &ComponentName, lines: &[String]) -> Result<()> {
-        self.report.section("block", json!(lines));
+    /// Entries of the `cache:` block: only a job knows what key it looks for. The document has the fields of every other.
+    fn explain_block(
+        &self,
+        name: &ComponentName,
+        mut found: Vec<Kin>,
+        (remote, unusable): (Option<&Remote>, Option<Failure>),
+        required: bool,
+    ) -> Result<()> {
+        // Those of other machines, as far as they are kin of the newest here.
+        let asked = match (remote, found.first().map(|newest| newest.inputs.clone())) {
+            (Some(remote), Some(newest)) => kin::add_remote(remote, &newest, &mut found),
+            _ => Ok(()),
+        };
+        let failure = asked.err().or(unusable);
+        let lines = kin::told(&found);
+        for (field, value) in [("key", Value::Null), ("hit", json!(false)), ("other_scope", json!(false))] {
+            self.report.section(field, value);
+        }
+        self.report.section("reason", Value::Null);
+        self.report.section("remote", super::trouble(failure.as_ref()));
+        let document = |one: &Told| json!({ "key": one.key.to_string(), "text": one.text, "created_at": one.made, "change": one.change });
+        self.report.section("block", lines.iter().map(document).collect());
+        if let Some(failure) = failure {
+            self.remote_failed(failure, HomeKind::Cache, required)?;
+        }
         self.report.answer(format_args!(
             "{name}: {} of the `cache:` block; a job computes its key, and its log says what changed since the newest:",
             Count(lines.len() as u64, "entry")

@@ -1,6 +1,7 @@
 //! Entries of the `cache:` block beside the exact one: which to fall back to, and which tells what changed.
 
 use std::cmp::Reverse;
+use std::fmt;
 use std::time::{Instant, SystemTime};
 
 use super::share::read_record;
@@ -111,22 +112,46 @@ pub fn reason(found: &[Kin], wanted: &TemplateKey) -> String {
     }
 }
 
-/// The entries of the block of a name, newest first, one line each: its key, and what changed between it and the newest.
-/// `None` where the name has entries of another kind, or none: those are compared with a key that is computed now.
-pub fn told(cache: &Home, name: &ComponentName) -> Result<Option<Vec<String>>> {
+/// An entry of the block, and how it differs from the newest of its name.
+#[derive(Debug)]
+pub struct Told {
+    /// The entry's key.
+    pub key: Hash,
+    /// The key as a reader knows it.
+    pub text: String,
+    /// When it was made.
+    pub made: String,
+    /// What changed between it and the newest, or that it is that.
+    pub change: String,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}: {}", self.text, self.made, self.change)
+    }
+}
+
+/// The entries of the block that this machine has of a name, newest first. None where the name has entries of another kind:
+/// those are compared with a key that is computed now.
+pub fn of_block(cache: &Home, name: &ComponentName) -> Result<Vec<Kin>> {
     if !cache.exists()? {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let entries = survey_readable(cache)?.entries;
     let mut found = Vec::new();
     for entry in entries.iter().filter(|entry| entry.record.inputs.component() == name) {
-        let KeyRecord::Template(inputs) = &entry.record.inputs else { return Ok(None) };
+        let KeyRecord::Template(inputs) = &entry.record.inputs else { return Ok(Vec::new()) };
         let (key, created) = (entry.record.key, entry.record.created);
         found.push(Kin { key, inputs: inputs.clone(), created, changed: entry.changed });
     }
     sort(&mut found);
-    let Some(newest) = found.first() else { return Ok(None) };
-    let line = |kin: &Kin| {
+    Ok(found)
+}
+
+/// What changed between each of them and the newest, which is the first.
+pub fn told(found: &[Kin]) -> Vec<Told> {
+    let Some(newest) = found.first() else { return Vec::new() };
+    let one = |kin: &Kin| {
         let change = match &kin.inputs {
             _ if kin.key == newest.key => "the newest".to_owned(),
             inputs if !inputs.is_kin(&newest.inputs) => "of another pipeline, other paths or another salt".to_owned(),
@@ -135,7 +160,7 @@ pub fn told(cache: &Home, name: &ComponentName) -> Result<Option<Vec<String>>> {
                 None => "the parts of its key are other ones".to_owned(),
             },
         };
-        format!("{} of {}: {change}", kin.inputs.shown(), kin.made())
+        Told { key: kin.key, text: kin.inputs.shown(), made: kin.made(), change }
     };
-    Ok(Some(found.iter().map(line).collect()))
+    found.iter().map(one).collect()
 }

@@ -412,30 +412,6 @@ fn the_commands_of_the_cache_know_these_entries() {
 }
 
 #[test]
-fn explain_tells_of_the_blocks_keys_what_differs_and_compares_no_other_key_with_them() {
-    let machine = Machine::new();
-    machine.job(&json!({ "key": "x", "paths": "other", "id": "deps" }), |sandbox| sandbox.write("other/a", ""));
-    for lock in ["1", "2"] {
-        machine.sandbox.write("lock", lock);
-        machine.job(&deps(), install);
-    }
-    let cache = machine.home();
-    let explain = |name: &str| {
-        let run = machine.sandbox.monofo(["cache", "explain", name, "--input", "lock"]);
-        run.env("MONOFO_CACHE_DIR", cache.to_str().unwrap()).env("MONOFO_SCOPE", "trusted").exits(0).stdout
-    };
-    let told = explain("deps");
-    assert!(told.contains("deps: 3 entries of the `cache:` block"), "{told}");
-    for (says, times) in
-        [(": the newest\n", 1), (": checksum \"lock\" changed since\n", 1), (": of another pipeline, ", 1)]
-    {
-        assert_eq!(told.matches(says).count(), times, "{says}: {told}");
-    }
-    assert!(!told.contains("no entry; compared with"), "{told}");
-    assert!(explain("unknown").contains("nothing of this component was ever stored"), "{told}");
-}
-
-#[test]
 fn fallbacks_are_tried_in_their_order_and_the_newest_first() {
     let machine = Machine::new();
     let cache = |key: &str, restore: Value| json!({ "key": key, "restore-keys": restore, "paths": "deps" });
