@@ -18,7 +18,7 @@
 //! pre-command hook's shell made for it, see `cache_block`.
 
 use super::block::{Block, Mover, Task, Work, open_mover};
-use super::cache_block::{CacheBlock, remove_old_exports, worse};
+use super::cache_block::{CacheBlock, block_text, remove_old_exports, worse};
 use super::grace::Grace;
 use crate::cancel::Cancel;
 use crate::config::listing;
@@ -107,7 +107,7 @@ impl Hook<'_> {
             cancel: self.cancel,
             report: self.report,
             block: self.mover(command_failed),
-            configuration: listing.configuration.to_string(),
+            block_text: block_text(&config.caches),
         };
         if phase == Phase::PreCommand {
             let status = block.restore(&config.caches)?;

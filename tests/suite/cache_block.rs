@@ -378,8 +378,16 @@ fn paths_of_several_listings_and_of_home_must_not_overlap() {
     }
     second(json!({ "key": "b", "paths": "c", "id": "A" }), 2).says("has an entry `A` too");
     second(json!({ "key": "b", "paths": ["ab", "~/.xy"], "id": "b" }), 0);
-    // The same listing once more is the same.
+    // The same block once more is the same, however it is written and whatever else is listed with it.
     second(json!({ "key": "a", "paths": ["a", "~/.x"] }), 0);
+    let text = r#"{ "download": [], "cache": [{ "paths": ["./a", "~/.x"], "soft-fail": true, "key": "a" }] }"#;
+    let run = |phase: &str| {
+        let run = machine.hook(phase, &Value::Null).env("BUILDKITE_PLUGIN_CONFIGURATION", text);
+        first.exports.iter().fold(run, |run, (name, value)| run.env(name, value))
+    };
+    run("pre-command").exits(0);
+    machine.sandbox.write("a/x", "");
+    run("post-command").env("BUILDKITE_COMMAND_EXIT_STATUS", "0").exits(0).says("stored a");
     // A checkout below home.
     let home = machine.sandbox.path("");
     let run = machine.hook("pre-command", &json!({ "cache": { "key": "a", "paths": ["a", "~/work/a"] } }));

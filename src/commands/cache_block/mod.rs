@@ -47,8 +47,16 @@ pub(super) struct CacheBlock<'a> {
     pub(super) report: &'a Report,
     /// How failures are told.
     pub(super) block: Block<'a>,
-    /// The text of the configuration, which tells listings of the plugin apart.
-    pub(super) configuration: String,
+    /// The block as a text, which tells listings of the plugin apart: [`block_text`].
+    pub(super) block_text: String,
+}
+
+/// A block as a text: the same one for the same entries, however they are written and whatever else is configured beside
+/// them. It is only compared with what the same program makes of a block.
+pub(super) fn block_text(entries: &[PluginCache]) -> String {
+    let mut entries: Vec<&PluginCache> = entries.iter().collect();
+    entries.sort_by_key(|entry| &entry.id);
+    format!("{entries:?}")
 }
 
 /// What both hooks work with.
@@ -132,7 +140,7 @@ impl CacheBlock<'_> {
     }
 
     fn state_name(&self) -> String {
-        State::variable(&self.configuration)
+        State::variable(&self.block_text)
     }
 
     fn context(&self) -> Context {

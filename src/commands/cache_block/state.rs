@@ -97,9 +97,9 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The variable of a listing of the plugin with this configuration.
-    pub(super) fn variable(configuration: &str) -> String {
-        let digits: String = Hash::of(configuration.as_bytes()).to_string().chars().take(16).collect();
+    /// The variable of a listing of the plugin with this block, as [`block_text`](super::block_text) has it.
+    pub(super) fn variable(block: &str) -> String {
+        let digits: String = Hash::of(block.as_bytes()).to_string().chars().take(16).collect();
         format!("{PREFIX}{}", digits.to_uppercase())
     }
 
