@@ -2,6 +2,8 @@
 //!
 //! A value that only begins like a token is none: a branch may be called `npm_upgrade`, and its name must not fail a job.
 
+use std::net::Ipv4Addr;
+
 /// How tokens of services begin that many use, how many letters and digits follow at least, and what else may be among these.
 const TOKENS: [(&str, usize, &str); 13] = [
     ("ghp_", 30, ""),
@@ -91,10 +93,10 @@ fn has_password(value: &str) -> bool {
         kind.strip_prefix("sha").is_some_and(|bits| bits.bytes().all(|byte| byte.is_ascii_digit()))
             && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
     });
-    // Without a scheme, what may be a name at a host: an address of four numbers has a dot.
+    // Without a scheme, what may be a user's name at a host, or at the port of one.
     let is_name = name.is_empty() || name.starts_with(|c: char| c.is_ascii_alphabetic());
-    let is_host =
-        host.starts_with(['[', '%']) || host.contains('.') || host.contains(|c: char| c.is_ascii_alphabetic());
+    let bare = host.split(':').next().unwrap_or(host);
+    let is_host = host.contains(|c: char| c.is_ascii_alphabetic() || c == '[') || bare.parse::<Ipv4Addr>().is_ok();
     !is_digest && (!scheme.is_empty() || (is_name && is_host))
 }
 
@@ -123,6 +125,8 @@ mod tests {
             "user:s@h.example",
             "user:s@h",
             "user:s@10.0.0.1/x",
+            "user:s@10.0.0.1:5432",
+            "user:s@[::1]:5432",
             "//u:s@h/x",
             "https://s@h/x",
             "https://u:s@sha256:443/",
@@ -141,6 +145,7 @@ mod tests {
             "xhf_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8",
             "eyJ.eyJ.x",
             "1.2:3@4",
+            "tool:3@4.5",
             "v1.2:3@4",
             "docker-image://a:1@sha256:ab",
             "node:20@sha256:0011",
