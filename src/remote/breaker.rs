@@ -83,9 +83,9 @@ impl Breaker {
         self.state().all.is_to_look(now)
     }
 
-    /// The remote is back.
+    /// The remote is back. That says nothing of what it stores.
     pub(super) fn close(&self) {
-        *self.state() = State::default();
+        self.state().all = Side::default();
     }
 
     /// Takes note of what became of one operation, with all its tries.

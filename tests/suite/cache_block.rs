@@ -1,5 +1,6 @@
 //! The `cache:` block through the binary's hooks: a job is its pre-command hook, what the test does, and its post-command hook.
 
+mod pages;
 mod placing;
 mod sharing;
 
