@@ -237,16 +237,44 @@ impl Remote {
         })
     }
 
-    /// Whether the own scope has an entry, or something else in the place of its record.
-    pub fn is_there(&self, section: Section, hash: &Hash) -> Result<bool, Failure> {
-        let home = Home::new(section, self.own_scope()?, hash);
-        self.asking(|| Ok(self.has_record("looking for an entry", &home)?))
+    /// What [`Remote::remove`] would say, as far as that can be told without removing anything.
+    pub fn would_remove(&self, section: Section, hash: &Hash) -> Result<bool, Failure> {
+        let (doing, home) = ("looking for an entry", Home::new(section, self.own_scope()?, hash));
+        self.asking(|| {
+            let was_there = self.has_record(doing, &home)?;
+            for name in self.files_of(doing, &home)? {
+                self.check_removable(doing, &name)?;
+            }
+            Ok(was_there)
+        })
     }
 
+    /// Whether a record is there, or in a folder something else in its place: what a server says then may be about nothing.
     fn has_record(&self, doing: &str, home: &Home) -> Result<bool> {
         match self.shelf.size(doing, &home.record()) {
-            Err(error) if error.why() == Some(Why::Strange) => Ok(true),
+            Err(error) if error.why() == Some(Why::Strange) && self.is_folder() => Ok(true),
             size => Ok(size?.is_some()),
+        }
+    }
+
+    /// Everything of an entry, by its names in the remote.
+    fn files_of(&self, doing: &str, home: &Home) -> Result<Vec<String>> {
+        let names = self.shelf.first(doing, home.folder(), FILES, self.limits.record)?;
+        Ok(names.iter().map(|name| format!("{}/{name}", home.folder())).collect())
+    }
+
+    /// Fails where a folder lies in the place of a file and holds something, which would stay.
+    fn check_removable(&self, doing: &str, name: &str) -> Result<()> {
+        if !self.is_folder() {
+            return Ok(());
+        }
+        let Some(no_file) = self.shelf.size(doing, name).err() else { return Ok(()) };
+        match self.shelf.first(doing, name, 1, self.limits.record) {
+            Ok(inside) if inside.is_empty() => Ok(()),
+            // A link or the like, which goes as a file does.
+            Err(error) if error.why() == Some(Why::Strange) => Ok(()),
+            Ok(_) => Err(no_file),
+            Err(error) => Err(error),
         }
     }
 
@@ -260,8 +288,7 @@ impl Remote {
             if was_there {
                 self.shelf.remove(doing, std::slice::from_ref(&record))?;
             }
-            let names = self.shelf.first(doing, home.folder(), FILES, self.limits.record)?;
-            let names: Vec<String> = names.iter().map(|name| format!("{}/{name}", home.folder())).collect();
+            let names = self.files_of(doing, &home)?;
             if !names.is_empty() {
                 self.shelf.remove(doing, &names)?;
             }
