@@ -45,7 +45,7 @@ pub use self::lock::{LOCK_WAIT, hold_folder, is_locked};
 pub use self::open::{Opened, Peeked, open, peek};
 pub use self::publish::{Existing, Published, publish};
 pub use self::record::{Encoding, Output, Payload, Record, RootKind, SCHEMA_CACHE, SCHEMA_STORE, now_text};
-pub(crate) use self::record::{seconds, time_text};
+pub(crate) use self::record::{is_newer, is_of_this_version, seconds, time_text};
 pub use self::remove::{Readers, Removal, quarantine, remove, remove_orphan, remove_strays};
 pub use self::staging::{Staging, sync_dir, sync_file, sync_filesystem};
 pub(crate) use self::staging::{is_random_name, random_name, remove_tree};

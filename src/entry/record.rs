@@ -368,11 +368,17 @@ fn commit(inputs: &KeyRecord) -> Option<&str> {
 }
 
 /// Whether metadata that was not understood is of a later version, which is to be left alone.
-pub(super) fn is_newer(text: &[u8], kind: HomeKind) -> bool {
+pub(crate) fn is_newer(text: &[u8], kind: HomeKind) -> bool {
     let base = schema(kind).trim_end_matches('1');
     let later = |schema: &str| schema.strip_prefix(base)?.parse::<u32>().ok().filter(|version| *version > 1);
     let value: Option<Value> = serde_json::from_slice(text).ok();
     value.as_ref().and_then(|value| value.get("schema")?.as_str()).and_then(later).is_some()
+}
+
+/// Whether something says of itself that it is metadata of this version, whatever else is wrong with it.
+pub(crate) fn is_of_this_version(text: &[u8], kind: HomeKind) -> bool {
+    let value: Option<Value> = serde_json::from_slice(text).ok();
+    value.as_ref().and_then(|value| value.get("schema")?.as_str()) == Some(schema(kind))
 }
 
 /// Whether a name can be that of one file.

@@ -83,9 +83,9 @@ impl Breaker {
         self.state().all.is_to_look(now)
     }
 
-    /// The remote is back.
+    /// The remote is back. That says nothing of what it stores.
     pub(super) fn close(&self) {
-        *self.state() = State::default();
+        self.state().all = Side::default();
     }
 
     /// Takes note of what became of one operation, with all its tries.
@@ -97,6 +97,9 @@ impl Breaker {
             Ask::Write => &mut state.writes,
         };
         match failed.map(|failure| failure.error.why()) {
+            // Storing needs a line and a service that reading does not: who is slow to take a payload may answer a question at
+            // once. Nobody tries it again, since that is the longest wait that there is.
+            Some(Some(why @ Why::Silent)) if ask == Ask::Write => side.give_up(why, None),
             // It would take as long the next time, whatever is asked.
             Some(Some(why @ (Why::Silent | Why::Nameless))) => state.all.give_up(why, self.probe),
             Some(Some(why @ Why::Busy)) => {
@@ -171,7 +174,11 @@ mod tests {
         assert!(breaker.unwritable(after(31)).is_none() && breaker.unwritable(after(31)).is_some());
         breaker.note(Ask::Write, None);
         assert!(breaker.unwritable(after(31)).is_none());
+        // A wait as long as that is made once.
         breaker.note(Ask::Write, Some(&failure(Why::Silent)));
+        breaker.note(Ask::Read, None);
+        assert_eq!((breaker.open(), breaker.unwritable(after(10_000))), (None, Some(Why::Silent)));
+        breaker.note(Ask::Read, Some(&failure(Why::Silent)));
         assert_eq!(breaker.open(), Some(Why::Silent));
     }
 

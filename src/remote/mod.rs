@@ -9,7 +9,7 @@
 //! | `breaker` | when to stop asking |
 //! | `names` | the layout |
 //!
-//! A record makes an entry: it is written last, only where none is, and read first. What a remote holds is somebody else's:
+//! A record makes an entry: it is written last, only where none is or over one that is of no use, and read first. What a remote holds is somebody else's:
 //! records are bounded here and checked by who reads them, and payloads have the length that their record says. Nothing here
 //! knows what a record says.
 
@@ -34,7 +34,7 @@ pub use self::failure::{Failure, Trouble};
 pub use self::limits::{LONGEST_LOOK, Limits};
 use self::names::Home;
 use self::payload::{Payload, other_length};
-pub use self::publish::Published;
+pub use self::publish::{Content, Published};
 pub use self::scope::{Scope, Scopes};
 use crate::cancel::Cancel;
 use crate::env::Env;
@@ -208,7 +208,7 @@ impl Remote {
         self.spoiled().contains(&(section, *hash))
     }
 
-    /// It was removed, or replaced by a good one.
+    /// It was replaced by a good one.
     pub(crate) fn forget_spoiled(&self, section: Section, hash: &Hash) {
         self.spoiled().remove(&(section, *hash));
     }
@@ -240,7 +240,7 @@ impl Remote {
 
     fn only_record(&self, found: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Failure> {
         match found {
-            Some(record) if !record.trim_ascii_start().starts_with(b"{") => Err(self.no_record().into()),
+            Some(record) if !is_in_braces(&record) => Err(self.no_record().into()),
             found => Ok(found),
         }
     }
@@ -351,6 +351,10 @@ impl Remote {
 fn given_up(what: fmt::Arguments<'_>, why: Why) -> Failure {
     let error = Error::new(Class::Unavailable, format_args!("{what} earlier in this run"));
     error.hint("look at what was said about it first").because(why).into()
+}
+
+fn is_in_braces(record: &[u8]) -> bool {
+    record.trim_ascii_start().starts_with(b"{")
 }
 
 /// Whether this is what stays of a record whose writer, or whose disk, broke off: nothing, blanks, NUL bytes, or `null`.

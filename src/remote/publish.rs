@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::names::{self, Home};
-use super::{Failure, LONGEST_RECORD, Marker, Remote, Scope, Section};
+use super::{Failure, LONGEST_RECORD, Marker, Remote, Scope, Section, Trouble, is_broken_off, is_in_braces};
 use crate::error::{Class, Error, IoContext, Result, Why};
 use crate::hash::Hash;
 use crate::key::ComponentName;
@@ -31,57 +31,142 @@ pub enum Published {
     Exists(Vec<u8>),
 }
 
+/// An entry that is to be stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a> {
+    /// Its record.
+    pub record: &'a [u8],
+    /// The name that its payload gets, derived from its digest, and the file that has it.
+    pub payload: (&'a str, &'a Path),
+    /// Its other files, by their names.
+    pub extras: &'a [(&'a str, Vec<u8>)],
+    /// What the index says of it.
+    pub marker: Option<&'a Marker<'a>>,
+}
+
+/// The files of an entry, by their names in a remote.
+struct Files<'a> {
+    home: Home,
+    payload: String,
+    source: &'a Path,
+    extras: Vec<(String, &'a [u8])>,
+    /// The folder of its marker.
+    index: Option<String>,
+}
+
 impl Remote {
     /// Stores an entry in the own scope: payload, extras, the marker in the index, and last the record, if none is there. A
     /// run that breaks off before leaves only files that no record speaks of; the next one completes the entry.
     ///
-    /// `payload` is the name that it gets, derived from its digest, and the file that has it. An entry that is there already
-    /// is left as it is, except that a payload of the same name is stored again where it is missing or has another size.
-    pub fn publish(
-        &self,
-        section: Section,
-        hash: &Hash,
-        record: &[u8],
-        payload: (&str, &Path),
-        extras: &[(&str, Vec<u8>)],
-        marker: Option<&Marker<'_>>,
-    ) -> Result<Published, Failure> {
-        let scope = self.own_scope()?;
-        let home = Home::new(section, scope, hash);
-        let (payload_name, source) = (home.file(payload.0)?, payload.1);
-        let extras: Vec<(String, &Vec<u8>)> =
-            extras.iter().map(|(name, bytes)| Ok((home.file(name)?, bytes))).collect::<Result<_>>()?;
-        let marker = marker.map(|marker| names::index(scope, marker)).transpose()?;
-        if record.len() as u64 > LONGEST_RECORD {
-            return Err(Error::failed(format_args!("the record of {} is too long for a remote", hash.short())).into());
-        }
-        let store_files = || -> Result<()> {
-            self.shelf.put_file("storing a payload", &payload_name, source)?;
-            extras
-                .iter()
-                .try_for_each(|(name, bytes)| self.shelf.put("storing a file of an entry", name, bytes.to_vec()))
-        };
+    /// An entry that is there already is left as it is, except that a payload of the same name is stored again where it is
+    /// missing or has another size.
+    pub fn publish(&self, section: Section, hash: &Hash, content: &Content<'_>) -> Result<Published, Failure> {
+        let files = self.files(section, hash, content)?;
         let found = self.asking(|| {
             self.shelf.prepare()?;
-            let Some(there) = self.record_in(&home, Instant::now())? else { return Ok(None) };
-            let is_whole = !speaks_of(&there, payload.0) || self.is_whole(&payload_name, source)?;
+            let Some(there) = self.record_in(&files.home, Instant::now())? else { return Ok(None) };
+            let is_whole = !speaks_of(&there, content.payload.0) || self.is_whole(&files.payload, files.source)?;
             Ok(Some((there, is_whole)))
         })?;
         if let Some((there, is_whole)) = found {
             if !is_whole {
                 tracing::debug!(%hash, "storing the payload of a record again");
-                self.storing(|| Ok(store_files()?))?;
+                self.storing(|| Ok(self.store_content(&files, false)?))?;
             }
             return Ok(Published::Exists(there));
         }
         self.storing(|| {
-            store_files()?;
-            if let Some(folder) = &marker {
-                let name = format!("{folder}/{}", names::marker(SystemTime::now(), hash));
-                self.shelf.put("storing a marker", &name, Vec::new())?;
-            }
-            self.create(&home, record)
+            self.store_content(&files, false)?;
+            self.store_marker(&files, hash)?;
+            self.create(&files.home, content.record)
         })
+    }
+
+    /// As [`Remote::publish`], but what lies in the record's place is replaced, unless `stays` says of it that it is to stay.
+    ///
+    /// Nothing is removed first: payload and extras are stored beside what is there, their names being those of their
+    /// content, and the record goes over the old one last. So whatever fails, nothing was lost, and of several who do this
+    /// one wins. Where a server answers, what is no record may be somebody else's answer, and is an error; but not what a
+    /// writer left that broke off.
+    pub fn replace(
+        &self,
+        section: Section,
+        hash: &Hash,
+        content: &Content<'_>,
+        stays: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Published, Failure> {
+        let files = self.files(section, hash, content)?;
+        let there = self.asking(|| {
+            self.shelf.prepare()?;
+            match self.raw_record(&files.home, Instant::now()) {
+                Err(failure) if failure.trouble == Trouble::Refused && self.is_folder() => Ok(None),
+                found => Ok(found?.filter(|there| !self.is_folder() || is_in_braces(there))),
+            }
+        })?;
+        match there {
+            Some(there) if is_broken_off(&there) => {}
+            Some(there) if !is_in_braces(&there) => return Err(self.no_record().into()),
+            Some(there) if stays(&there) => return Ok(Published::Exists(there)),
+            _ => {}
+        }
+        self.storing(|| {
+            self.store_content(&files, true)?;
+            self.store_marker(&files, hash)?;
+            let (doing, name) = ("storing a record", files.home.record());
+            self.make_room(doing, &name)?;
+            self.shelf.put(doing, &name, content.record.to_vec())?;
+            Ok(Published::Created)
+        })
+    }
+
+    fn files<'a>(&self, section: Section, hash: &Hash, content: &Content<'a>) -> Result<Files<'a>> {
+        let scope = self.own_scope()?;
+        let home = Home::new(section, scope, hash);
+        if content.record.len() as u64 > LONGEST_RECORD {
+            return Err(Error::failed(format_args!("the record of {} is too long for a remote", hash.short())));
+        }
+        let extras = content.extras.iter().map(|(name, bytes)| Ok((home.file(name)?, bytes.as_slice())));
+        Ok(Files {
+            payload: home.file(content.payload.0)?,
+            source: content.payload.1,
+            extras: extras.collect::<Result<_>>()?,
+            index: content.marker.map(|marker| names::index(scope, marker)).transpose()?,
+            home,
+        })
+    }
+
+    /// Stores what a record speaks of.
+    fn store_content(&self, files: &Files<'_>, replaces: bool) -> Result<()> {
+        let doing = "storing a payload";
+        if replaces {
+            self.make_room(doing, &files.payload)?;
+        }
+        self.shelf.put_file(doing, &files.payload, files.source)?;
+        for (name, bytes) in &files.extras {
+            let doing = "storing a file of an entry";
+            if replaces {
+                self.make_room(doing, name)?;
+            }
+            self.shelf.put(doing, name, bytes.to_vec())?;
+        }
+        Ok(())
+    }
+
+    fn store_marker(&self, files: &Files<'_>, hash: &Hash) -> Result<()> {
+        let Some(folder) = &files.index else { return Ok(()) };
+        let name = format!("{folder}/{}", names::marker(SystemTime::now(), hash));
+        self.shelf.put("storing a marker", &name, Vec::new())
+    }
+
+    /// Removes a link, an empty folder or the like in the place of a file, where it would be in the way.
+    fn make_room(&self, doing: &str, name: &str) -> Result<()> {
+        if !self.is_folder() {
+            return Ok(());
+        }
+        match self.shelf.size(doing, name) {
+            Err(error) if error.why() == Some(Why::Strange) => self.shelf.remove(doing, &[name.to_owned()]),
+            size => size.map(drop),
+        }
     }
 
     /// Writes the record where none is. An answer that leaves it open is settled by looking.
@@ -152,16 +237,44 @@ impl Remote {
         })
     }
 
-    /// Whether the own scope has an entry, or something else in the place of its record.
-    pub fn is_there(&self, section: Section, hash: &Hash) -> Result<bool, Failure> {
-        let home = Home::new(section, self.own_scope()?, hash);
-        self.asking(|| Ok(self.has_record("looking for an entry", &home)?))
+    /// What [`Remote::remove`] would say, as far as that can be told without removing anything.
+    pub fn would_remove(&self, section: Section, hash: &Hash) -> Result<bool, Failure> {
+        let (doing, home) = ("looking for an entry", Home::new(section, self.own_scope()?, hash));
+        self.asking(|| {
+            let was_there = self.has_record(doing, &home)?;
+            for name in self.files_of(doing, &home)? {
+                self.check_removable(doing, &name)?;
+            }
+            Ok(was_there)
+        })
     }
 
+    /// Whether a record is there, or in a folder something else in its place: what a server says then may be about nothing.
     fn has_record(&self, doing: &str, home: &Home) -> Result<bool> {
         match self.shelf.size(doing, &home.record()) {
-            Err(error) if error.why() == Some(Why::Strange) => Ok(true),
+            Err(error) if error.why() == Some(Why::Strange) && self.is_folder() => Ok(true),
             size => Ok(size?.is_some()),
+        }
+    }
+
+    /// Everything of an entry, by its names in the remote.
+    fn files_of(&self, doing: &str, home: &Home) -> Result<Vec<String>> {
+        let names = self.shelf.first(doing, home.folder(), FILES, self.limits.record)?;
+        Ok(names.iter().map(|name| format!("{}/{name}", home.folder())).collect())
+    }
+
+    /// Fails where a folder lies in the place of a file and holds something, which would stay.
+    fn check_removable(&self, doing: &str, name: &str) -> Result<()> {
+        if !self.is_folder() {
+            return Ok(());
+        }
+        let Some(no_file) = self.shelf.size(doing, name).err() else { return Ok(()) };
+        match self.shelf.first(doing, name, 1, self.limits.record) {
+            Ok(inside) if inside.is_empty() => Ok(()),
+            // A link or the like, which goes as a file does.
+            Err(error) if error.why() == Some(Why::Strange) => Ok(()),
+            Ok(_) => Err(no_file),
+            Err(error) => Err(error),
         }
     }
 
@@ -175,8 +288,7 @@ impl Remote {
             if was_there {
                 self.shelf.remove(doing, std::slice::from_ref(&record))?;
             }
-            let names = self.shelf.first(doing, home.folder(), FILES, self.limits.record)?;
-            let names: Vec<String> = names.iter().map(|name| format!("{}/{name}", home.folder())).collect();
+            let names = self.files_of(doing, &home)?;
             if !names.is_empty() {
                 self.shelf.remove(doing, &names)?;
             }

@@ -1,6 +1,7 @@
 //! The `cache:` block through the binary's hooks: a job is its pre-command hook, what the test does, and its post-command hook.
 
 mod explaining;
+mod pages;
 mod placing;
 mod sharing;
 

@@ -201,7 +201,7 @@ impl Commands<'_> {
                 {
                     return Ok(false);
                 }
-                if dry_run { remote.is_there(Section::Cache, name) } else { remote.remove(Section::Cache, name) }
+                if dry_run { remote.would_remove(Section::Cache, name) } else { remote.remove(Section::Cache, name) }
             });
             match removed {
                 Ok(removed) => gone.there += u64::from(removed),

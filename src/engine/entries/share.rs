@@ -9,10 +9,10 @@ use super::pack;
 use super::stored;
 use crate::context::Context;
 use crate::entry::usage::{Event, count};
-use crate::entry::{Home, HomeKind, Record, RootKind, Staging, facts, open, seconds};
+use crate::entry::{Home, HomeKind, Record, RootKind, Staging, facts, is_newer, is_of_this_version, open, seconds};
 use crate::error::{Class, Error, Result};
 use crate::hash::{Hash, Listing};
-use crate::remote::{Failure, Marker, Published, Remote, Scope, Section, Trouble};
+use crate::remote::{Content, Failure, Marker, Published, Remote, Scope, Section, Trouble};
 
 /// The listing of an entry's sources, in a remote.
 pub(super) const SOURCES: &str = "source.listing.zst";
@@ -101,11 +101,13 @@ pub fn report_line(failure: &Failure, kind: HomeKind) -> String {
 
 /// A record of a remote, if it is one: nothing that it says is believed before it adds up.
 pub fn read_record(text: &[u8], kind: HomeKind, name: &Hash, scope: &Scope) -> Result<Record, Failure> {
-    let refused = |error: Error| Failure {
-        trouble: Trouble::Refused,
-        error: Error::new(Class::Unavailable, format_args!("the record of {} is not usable", name.short()))
-            .caused_by(error.chain())
-            .hint(remove_it(kind, name, scope)),
+    let refused = |error: Error| {
+        let hint = match is_newer(text, kind) {
+            true => "a later version of monofo stored it, and it stays: use that version here, too".to_owned(),
+            false => remove_it(kind, name, scope),
+        };
+        let what = Error::new(Class::Unavailable, format_args!("the record of {} is not usable", name.short()));
+        Failure { trouble: Trouble::Refused, error: what.caused_by(error.chain()).hint(hint) }
     };
     let mut record = Record::parse(text, kind, name).map_err(refused)?;
     // Another machine's clock must not make it the newest for ever.
@@ -127,7 +129,7 @@ pub fn foresee(remote: &Remote, key: &Hash) -> Result<Option<Record>, Failure> {
     }
 }
 
-/// The record of an entry in one scope. One that does not add up is kept in mind.
+/// The record of an entry in one scope. One that does not add up, and may be replaced, is kept in mind.
 pub fn usable(
     remote: &Remote,
     kind: HomeKind,
@@ -143,7 +145,11 @@ pub fn usable(
         }
     });
     let Some(text) = text.map_err(|failure| removable(failure, kind, name, scope))? else { return Ok(None) };
-    read_record(&text, kind, name, scope).map(Some).inspect_err(|_| remote.note_spoiled(section, scope, name))
+    read_record(&text, kind, name, scope).map(Some).inspect_err(|_| {
+        if is_replaceable(remote, &text, kind) {
+            remote.note_spoiled(section, scope, name);
+        }
+    })
 }
 
 /// What came of uploading an entry.
@@ -216,9 +222,14 @@ pub fn share(
     let marker = (home.kind() == HomeKind::Cache).then_some(&marker);
     let (object, text) = (payload.object(), told.text(home.kind()));
     let section = section(home.kind());
-    let publish = || remote.publish(section, &name, &text, (&object, &file), &extras, marker);
+    let content = Content { record: &text, payload: (&object, &file), extras: &extras, marker };
+    let publish = || remote.publish(section, &name, &content);
     let spoiled = remote.is_spoiled(section, &name);
-    let anew = || remote.remove(section, &name).and_then(|_| publish());
+    // What is there may be good by now, and is then as good as ours; but what a later version wrote, or another service, stays.
+    let stays = |theirs: &[u8]| {
+        read_record(theirs, home.kind(), &name, &scope).is_err() && !is_replaceable(remote, theirs, home.kind())
+    };
+    let anew = || remote.replace(section, &name, &content, &stays);
     // What is there is of no use to anybody.
     let mut published = if spoiled { anew() } else { publish() };
     published = match published {
@@ -250,9 +261,15 @@ pub fn share(
     })
 }
 
-/// Whether what lies in the place of a record or a payload is none. Where a server answers, it may be the answer of a proxy.
+/// Whether what lies in the place of a record or a payload is none. Where a server answers, that may be a proxy's word.
 fn is_none_of_ours(remote: &Remote, failure: &Failure) -> bool {
     failure.trouble == Trouble::Refused && remote.is_folder()
+}
+
+/// Whether what is no usable record may be replaced. One of a later version is good for others, and where a server answers,
+/// what does not even claim to be a record may be the answer of a proxy.
+fn is_replaceable(remote: &Remote, text: &[u8], kind: HomeKind) -> bool {
+    !is_newer(text, kind) && (remote.is_folder() || is_of_this_version(text, kind))
 }
 
 /// Whether a record is good and its payload is not there, or is none of this size.
@@ -260,7 +277,7 @@ fn is_empty_shell(remote: &Remote, kind: HomeKind, text: &[u8], name: &Hash, sco
     let payload = read_record(text, kind, name, scope).ok().and_then(|record| record.payload);
     payload.is_some_and(|payload| match remote.holds(section(kind), scope, name, &payload.object(), payload.bytes) {
         Ok(holds) => !holds,
-        Err(failure) => failure.trouble == Trouble::Refused,
+        Err(failure) => is_none_of_ours(remote, &failure),
     })
 }
 

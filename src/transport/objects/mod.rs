@@ -57,6 +57,9 @@ use crate::location::Bucket;
 /// How often a blocked operation looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
+/// How much of what was sent may still be on its way, as far as that is waited for: buffers of a machine or a proxy.
+const MOST_BUFFERED: u64 = 1 << 20;
+
 /// Sizes, counts and times of transfers. The defaults suit real networks; tests shorten them.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -85,7 +88,8 @@ pub struct Limits {
     pub crawl_bytes: u64,
     /// The time for `crawl_bytes`.
     pub crawl_time: Duration,
-    /// Bytes a second that a request body may take as a whole, on top of `no_progress`. Silence ends it sooner.
+    /// Bytes a second that a request body may take as a whole, on top of `no_progress`. Silence ends it sooner, for which the
+    /// last 1 MiB that went out counts as what may still be on its way, as slowly as this.
     pub slowest: u64,
     /// Retries of a request that failed for a passing reason.
     pub retries: usize,
@@ -108,8 +112,18 @@ impl Limits {
     fn answer(&self, bytes: u64) -> Duration {
         match bytes {
             0 => self.first_byte.unwrap_or(self.no_progress / 2),
-            bytes => self.no_progress + Duration::from_secs(bytes / self.slowest.max(1)),
+            bytes => self.no_progress + self.slowly(bytes),
         }
+    }
+
+    /// The most time without anything of a request after so many bytes of it: this machine, or a proxy, may have taken them
+    /// at once, and pass them on slowly.
+    fn silence(&self, sent: u64) -> Duration {
+        self.no_progress + self.slowly(sent.min(MOST_BUFFERED))
+    }
+
+    fn slowly(&self, bytes: u64) -> Duration {
+        Duration::from_secs(bytes / self.slowest.max(1))
     }
 }
 

@@ -38,19 +38,18 @@ impl Sent {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Comes back once nothing moves any more, or too little: time for an answer is counted from the last byte that went out.
+    /// Comes back once nothing moves any more, or too little: time for an answer is counted from the last byte that went out,
+    /// and what went out may still be on its way.
     pub(super) async fn stops(&self, limits: &Limits, size: u64) -> GivenUp {
-        let (silence, whole) = match size {
-            0 => (limits.answer(0), Duration::MAX),
-            size => (limits.no_progress, limits.answer(size)),
-        };
+        let whole = if size == 0 { Duration::MAX } else { limits.answer(size) };
         loop {
             let took = self.started.elapsed();
             let quiet = took.saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)));
+            let sent = self.bytes.load(Ordering::Relaxed);
+            let silence = if size == 0 { limits.answer(0) } else { limits.silence(sent) };
             if quiet >= silence {
                 return GivenUp::silent(silence, limits);
             }
-            let sent = self.bytes.load(Ordering::Relaxed);
             // Once all of it is out, only an answer is waited for.
             let rest = if sent < size { whole.saturating_sub(took) } else { silence };
             if rest.is_zero() {

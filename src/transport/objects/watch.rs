@@ -1,9 +1,10 @@
 //! Single requests, below the retries of `object_store`: a limit on silence, and answers that say no as typed errors.
 //!
 //! The client's own time limits count from the beginning of a request to its end: either too short for a slow line or too
-//! long to notice a dead one. Here the time counts from the last byte that went out, and all of a request gets time by its
-//! size. One that runs out is retried on another connection like any other timeout, or not at all: the limits say which. An answer that says no is read here, since `object_store` keeps its status to itself and
-//! its text, which may hold tokens, in its messages. An answer that says yes to a question for a document is looked at too:
+//! long to notice a dead one. Here the time counts from the last byte that went out, with some
+//! more for what may still be in buffers, and all of a request gets time by its size. One that runs out is retried on another
+//! connection like any other timeout, or not at all: the limits say which. An answer that says no is read here, since
+//! `object_store` keeps its status to itself and its text, which may hold tokens, in its messages. An answer that says yes to a question for a document is looked at too:
 //! `object_store` takes a login page for a listing of nothing, and services report failures behind a status of 200.
 //! Requests for a cloud machine's own credentials are special: on every other machine
 //! nobody answers them, and saying so must not take a minute.

@@ -13,7 +13,7 @@ use crate::harness::{Sandbox, join, set, walk};
 use crate::transport::http::{Bucket, Fault};
 
 /// The variables of who shares in `s3://b/p` of a server.
-fn shares_in(endpoint: &str) -> [(&str, &str); 6] {
+pub(super) fn shares_in(endpoint: &str) -> [(&str, &str); 6] {
     [
         ("MONOFO_REMOTE", "s3://b/p"),
         ("AWS_ENDPOINT_URL", endpoint),

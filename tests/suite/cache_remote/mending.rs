@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{edit, forget, record, with_bucket, with_folder};
 use crate::entries::{Change, assert_restored, document, json, workspace};
@@ -89,6 +89,63 @@ fn what_somebody_put_in_the_place_of_a_record_stays() {
     let failed = json(&sandbox, &["cache", "invalidate", "--key", &key, "--remote", &url], 8);
     assert!(failed["error"]["message"].as_str().unwrap().contains("is no regular file"), "{failed:#}");
     assert_eq!(fs::read_to_string(place.join("theirs")).unwrap(), "theirs");
+}
+
+/// What one says that would be removed in the remote, and what the other one removes there, of all components or of one key.
+#[track_caller]
+fn assert_same(what: &str, dry: &Value, done: &Value) {
+    assert_eq!(dry["removed_in_remote"], done["removed_in_remote"], "{what}: {dry:#} {done:#}");
+    assert_eq!(dry["error"]["kind"], done["error"]["kind"], "{what}: {dry:#} {done:#}");
+}
+
+#[test]
+fn a_dry_run_says_of_a_remote_what_the_run_does() {
+    let cases: [(&str, i32, u64, Change); 5] = [
+        ("nothing", 0, 2, |_| {}),
+        ("a folder with a file for a record", 8, 1, |s| {
+            folder_for(&one_record(s));
+            fs::write(one_record(s).join("theirs"), "theirs").unwrap();
+        }),
+        ("a folder with a file for a payload", 8, 1, |s| {
+            let folder = one_record(s).parent().unwrap().join("folder.tar.lz4");
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("theirs"), "theirs").unwrap();
+        }),
+        ("an empty folder for a record", 0, 2, |s| folder_for(&one_record(s))),
+        ("a link for a record", 0, 2, |s| link_for(&one_record(s))),
+    ];
+    fn one_record(sandbox: &Sandbox) -> PathBuf {
+        let root = sandbox.path("remote");
+        let first = walk(&root).into_keys().find(|path| path.ends_with(b"/record.json")).unwrap();
+        crate::harness::join(&root, &first)
+    }
+    for (what, status, removed, spoil) in cases {
+        let (sandbox, url) = with_folder();
+        sandbox.monofo(["cache", "build", "a", "--source", "out", "--remote", &url]).exits(0);
+        sandbox.write("components/a/main.c", "another source");
+        sandbox.monofo(["cache", "build", "a", "--source", "out", "--remote", &url]).exits(0);
+        spoil(&sandbox);
+        let invalidate = ["cache", "invalidate", "--all", "--remote", &url];
+        let before = walk(&sandbox.path("remote"));
+        let dry = json(&sandbox, &[&invalidate[..], &["--dry-run"]].concat(), status);
+        assert_eq!(walk(&sandbox.path("remote")), before, "{what}");
+        assert_eq!(dry["removed_in_remote"], removed, "{what}: {dry:#}");
+        assert_same(what, &dry, &json(&sandbox, &invalidate, status));
+    }
+}
+
+#[test]
+fn a_dry_run_takes_a_page_for_no_entry() {
+    let bucket = Bucket::start(|_, _| Some(Fault::Status(200, "<html>log in</html>".into())));
+    let sandbox = workspace();
+    let key = sandbox.monofo(["cache", "key", "a"]).exits(0).stdout.trim().to_owned();
+    let invalidate = |more: &[&str]| {
+        let args = [&["cache", "invalidate", "--key", &key], more].concat();
+        document(with_bucket(&sandbox, &args, &bucket.address.to_string()), 8)
+    };
+    let dry = invalidate(&["--dry-run"]);
+    assert_eq!(dry["removed_in_remote"], 0, "{dry:#}");
+    assert_same("a page", &dry, &invalidate(&[]));
 }
 
 /// A bucket with the entry of a workspace, spoiled by a hook once `spoils` is set.

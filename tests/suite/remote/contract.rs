@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use monofo::cancel::Cancel;
 use monofo::error::Class;
 use monofo::hash::Hash;
-use monofo::remote::{Failure, LONGEST_RECORD, Marker, Published, Remote, Scope, Section, Trouble};
+use monofo::remote::{Content, Failure, LONGEST_RECORD, Marker, Published, Remote, Scope, Section, Trouble};
 
 use super::subjects::{self, Subject};
 use crate::transport::contract::noise;
@@ -45,7 +45,9 @@ impl Entry {
 
     pub(super) fn publish(&self, remote: &Remote, section: Section) -> Result<Published, Failure> {
         let extras = [(LISTING, b"a listing".to_vec())];
-        remote.publish(section, &self.hash, &self.record, (&self.name, self.path()), &extras, Some(&ANY))
+        let content =
+            Content { record: &self.record, payload: (&self.name, self.path()), extras: &extras, marker: Some(&ANY) };
+        remote.publish(section, &self.hash, &content)
     }
 
     /// The key of a file of it.
@@ -270,11 +272,15 @@ fn names_are_checked_before_anything_is_asked(subject: &Subject) {
     let remote = subject.open("shared", &["shared"]);
     let entry = Entry::new("names", 1, 10);
     let scope = Scope::new("shared").unwrap();
+    let publish = |record: &[u8], payload: (&str, &Path)| {
+        let content = Content { record, payload, extras: &[], marker: None };
+        remote.publish(Section::Cache, &entry.hash, &content).unwrap_err()
+    };
     for name in ["", "record.json", "../x", "a/b", "/x", "x\0"] {
         let failures = [
             remote.payload(Section::Cache, &scope, &entry.hash, name, 1).err().unwrap(),
             remote.extra(Section::Cache, &scope, &entry.hash, name, 1).unwrap_err(),
-            remote.publish(Section::Cache, &entry.hash, b"{}", (name, entry.path()), &[], None).unwrap_err(),
+            publish(b"{}", (name, entry.path())),
             remote.newest("api", &format!("{name}/"), 1).unwrap_err(),
         ];
         for failure in &failures {
@@ -282,8 +288,7 @@ fn names_are_checked_before_anything_is_asked(subject: &Subject) {
         }
     }
     let missing = Path::new("/nonexistent/payload");
-    let failure =
-        remote.publish(Section::Cache, &entry.hash, &entry.record, (&entry.name, missing), &[], None).unwrap_err();
+    let failure = publish(&entry.record, (&entry.name, missing));
     assert_eq!((failure.trouble, failure.error.class()), (Trouble::Local, Class::Failed));
     assert!(remote.record(Section::Cache, &entry.hash).unwrap().is_none());
 }

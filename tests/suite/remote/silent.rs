@@ -11,6 +11,9 @@ use super::contract::{Entry, check};
 use super::dead::{limits, listen, open};
 use crate::transport::http::{Bucket, Fault, Request};
 
+/// Bytes a second: two seconds for a part or a payload of the tests.
+const SLOW: u64 = 4000;
+
 /// As in real use, but that a silence is short. The time for all of a body is much longer, or no longer than that.
 fn short(slowest: u64) -> Limits {
     let transfers = transport::Limits {
@@ -22,10 +25,18 @@ fn short(slowest: u64) -> Limits {
     Limits { transfers, ..limits() }
 }
 
-/// A request is not made again, whatever it stores, and nothing else is asked.
+/// A request is not made again, whatever it stores, and nothing else is stored. What is there is read all the same.
 #[test]
 fn an_upload_to_a_remote_that_falls_silent_is_one_wait_and_no_more() {
     type Kind = (&'static str, usize, usize, fn(&Request) -> bool);
+    let says = |what: &str, slowest| match (what, slowest) {
+        // What may still be on its way gets time of its own.
+        ("a payload", SLOW) => "sent nothing for 2.8 s",
+        // The last one is the shortest.
+        ("a part", SLOW) => "sent nothing for 1.8 s",
+        ("an upload in parts" | "a marker", _) => "sent nothing for 0.70 s",
+        _ => "sent nothing for 0.80 s",
+    };
     let kinds: [Kind; 6] = [
         ("a payload", 8_000, 1, |request| request.method == "PUT" && request.path.ends_with(".lz4")),
         ("an upload in parts", 35_000, 1, |request| request.method == "POST" && request.query.starts_with("uploads")),
@@ -35,21 +46,51 @@ fn an_upload_to_a_remote_that_falls_silent_is_one_wait_and_no_more() {
         ("a marker", 10, 1, |request| request.method == "PUT" && request.path.contains("/index/")),
         ("a record", 10, 1, |request| request.method == "PUT" && request.path.ends_with("record.json")),
     ];
-    for ((what, size, most, is_silent), slowest) in kinds.into_iter().flat_map(|kind| [(kind, 1), (kind, 1 << 40)]) {
+    for ((what, size, most, is_silent), slowest) in kinds.into_iter().flat_map(|kind| [(kind, SLOW), (kind, 1 << 40)]) {
         let bucket = Bucket::start(move |_, request| is_silent(request).then_some(Fault::Silent));
         let remote = open(&format!("http://{}", bucket.address), short(slowest));
         let failure = Entry::new(what, 1, size).publish(&remote, Section::Cache).unwrap_err();
-        check(&failure, Trouble::Unreachable, &["sent nothing for 0."]);
-        assert!(remote.is_given_up(), "{what}");
+        check(&failure, Trouble::Unreachable, &[says(what, slowest)]);
+        assert!(!remote.is_given_up(), "{what}");
         let asked: Vec<Request> = bucket.seen();
         assert_eq!(asked.iter().filter(|request| is_silent(request)).count(), most, "{what}: {asked:?}");
         let after = asked.iter().rposition(is_silent).unwrap() + 1;
         // Taking an upload back is all that comes after it.
         assert!(asked[after..].iter().all(|request| request.method == "DELETE"), "{what}: {:?}", &asked[after..]);
         let before = asked.len();
-        Entry::new("another", 2, 10).publish(&remote, Section::Cache).unwrap_err();
-        assert_eq!(bucket.seen().len(), before, "{what}");
+        let failure = Entry::new("another", 2, 10).publish(&remote, Section::Cache).unwrap_err();
+        check(&failure, Trouble::Unreachable, &["storing in s3://b was given up earlier"]);
+        assert!(remote.record(Section::Cache, &Entry::new("third", 3, 10).hash).unwrap().is_none());
+        assert!(bucket.seen()[before..].iter().all(Request::reads_object), "{what}");
     }
+}
+
+/// Takes a body at once, and answers after this pause.
+fn late(pause: Duration) -> Bucket {
+    Bucket::start(move |_, request| {
+        if request.method == "PUT" && request.path.ends_with(".lz4") {
+            std::thread::sleep(pause);
+        }
+        None
+    })
+}
+
+/// A machine or a proxy takes all of it, and passes it on at its line's pace.
+#[test]
+fn an_answer_gets_the_time_that_what_was_sent_may_need_on_a_slow_line() {
+    let entry = Entry::new("buffered", 1, 4 << 20);
+    let limits = |slowest| {
+        let short = short(slowest);
+        Limits { transfers: transport::Limits { part_bytes: 8 << 20, ..short.transfers }, ..short }
+    };
+    // 0.8 s, and 3 s for the last 1 MiB.
+    let bucket = late(Duration::from_millis(1600));
+    entry.publish(&open(&format!("http://{}", bucket.address), limits(333_333)), Section::Cache).unwrap();
+    // Of 4 MiB no more than 1 MiB counts.
+    let bucket = late(Duration::from_secs(60));
+    let remote = open(&format!("http://{}", bucket.address), limits(1 << 20));
+    let failure = entry.publish(&remote, Section::Cache).unwrap_err();
+    check(&failure, Trouble::Unreachable, &["sent nothing for 1.8 s"]);
 }
 
 /// A remote that cannot be written to is read from all the same.
