@@ -83,6 +83,36 @@ fn files_that_are_known_by_their_status_are_added_as_they_are_now() {
 }
 
 #[test]
+fn what_rotted_unseen_is_replaced_by_what_is_read_and_not_by_itself() {
+    for source in ["out", "out/large"] {
+        let sandbox = workspace();
+        sandbox.write("out/large", vec![7; 3 << 20]);
+        let hash = add(&sandbox, source);
+        for file in ["data", "large"] {
+            let stored = stored(&sandbox, &hash, file);
+            if !stored.exists() {
+                continue;
+            }
+            rot(&stored);
+            sandbox.monofo(["store", "add", "a", "--source", source]).exits(0).says("the artifact was stored again");
+            assert_eq!(fs::read(&stored).unwrap(), fs::read(sandbox.work(format!("out/{file}"))).unwrap(), "{file}");
+            json(&sandbox, &["store", "verify"], 0);
+            sandbox.monofo(["store", "add", "a", "--source", source]).exits(0).says("already in the store");
+        }
+    }
+}
+
+/// Other bytes in a file of the store, of which its status tells nothing.
+pub fn rot(file: &std::path::Path) {
+    let (mut bytes, time) = (fs::read(file).unwrap(), fs::metadata(file).unwrap().modified().unwrap());
+    bytes[0] ^= 1;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(file, bytes).unwrap();
+    fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o444)).unwrap();
+}
+
+#[test]
 fn what_is_written_over_is_not_stored_although_its_time_is_set_back() {
     let sandbox = workspace();
     let ran = crate::cache_keys::trouble::rewriting_in_place(&sandbox.work("out/large"), || {
