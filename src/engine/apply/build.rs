@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::atomic::Ordering;
 use std::thread;
 
 use super::said::pipe;
@@ -74,7 +73,7 @@ pub(super) fn build(
         let ran = run_whole(&mut alone, held, cancel);
         // With our own ends of the pipe.
         drop(alone);
-        over.into_iter().for_each(|over| over.store(true, Ordering::SeqCst));
+        over.into_iter().for_each(|over| over.tell());
         ran
     });
     let left = ran.as_ref().is_ok_and(|(_, left)| *left);
