@@ -220,6 +220,27 @@ fn where_sources_are_not_here_everything_of_their_component_stays_and_is_told() 
 }
 
 #[test]
+fn what_has_no_sources_by_design_is_collected_like_everything_else() {
+    for without in ["inputs: [in.txt]", "version: v2"] {
+        let (sandbox, old, new) = store();
+        manifest(&sandbox, &format!("  a: {{exclude: [\"**\"], {without}}}\n"));
+        sandbox.write("in.txt", "all that counts");
+        let told = json(&sandbox, &["gc", "store", "--grace", "0"], 0);
+        assert_eq!(told["store"]["removed"][0]["name"], old, "{told:#}");
+        assert!(!told["warnings"].to_string().contains("are not here"), "{told:#}");
+        assert_eq!(json(&sandbox, &["store", "query", &new], 0)["content_hash"], new);
+    }
+    // Its folder is here and empty, and what it is made of lies elsewhere.
+    let (sandbox, old, _) = store();
+    fs::remove_dir_all(sandbox.work("components/a")).unwrap();
+    fs::create_dir(sandbox.work("components/a")).unwrap();
+    manifest(&sandbox, "  a: {inputs: [in.txt]}\n");
+    assert!(gone(&sandbox).is_empty());
+    sandbox.write("in.txt", "all that counts");
+    assert_eq!(gone(&sandbox), [old]);
+}
+
+#[test]
 fn without_a_manifest_gc_keeps_pins_profiles_the_newest_and_the_young() {
     let (sandbox, old, new) = store();
     fs::remove_dir_all(sandbox.work("manifests")).unwrap();
