@@ -146,8 +146,7 @@ fn a_second_signal_ends_deaf_builds_at_once() {
 #[test]
 fn a_second_signal_while_a_build_speaks_waits_for_its_last_word() {
     let sandbox = workspace("trap '' TERM INT; printf hi;");
-    let child =
-        command(&sandbox, &["--json", "apply", "--jobs", "1"]).env("BUILDKITE_JOB_ID", "x").spawn().unwrap();
+    let child = command(&sandbox, &["--json", "apply", "--jobs", "1"]).env("BUILDKITE_JOB_ID", "x").spawn().unwrap();
     until(|| ["slow", "slow2"].iter().any(|name| sandbox.path(format!("started.{name}")).exists()));
     send(&child, Signal::INT);
     std::thread::sleep(Duration::from_millis(300));
