@@ -344,6 +344,28 @@ fn going_back_leads_to_what_was_live_before_and_not_to_what_was_rolled_back() {
 }
 
 #[test]
+fn going_back_finds_a_generation_although_it_is_not_known_which_was_live() {
+    let sandbox = workspace();
+    let mut hashes = Vec::new();
+    for number in 1..=3 {
+        sandbox.write("out/data", number.to_string());
+        hashes.push(add(&sandbox, "out"));
+    }
+    let current = sandbox.work(".meta-store/profiles/prod/current");
+    for (at, hash) in hashes.iter().enumerate() {
+        sandbox.monofo(["store", "switch", "prod", hash]).exits(0);
+        if at == 1 {
+            fs::remove_file(&current).unwrap();
+        }
+    }
+    assert!(json(&sandbox, &["store", "generations", "prod"], 0)["generations"][2]["before"].is_null());
+    sandbox.monofo(["store", "switch", "prod", "--back"]).exits(0);
+    assert_eq!(fs::read_link(&current).unwrap(), PathBuf::from("gen-2"));
+    sandbox.monofo(["store", "switch", "prod", "--back"]).exits(0);
+    sandbox.monofo(["store", "switch", "prod", "--back"]).exits(3);
+}
+
+#[test]
 fn profiles_are_switched_and_go_back_and_name_what_is_missing() {
     let sandbox = workspace();
     let first = add(&sandbox, "out");
