@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 
+use rustix::io::Errno;
+
 use super::said::pipe;
 use crate::cancel::Cancel;
 use crate::error::{Class, Error, IoContext, Result};
@@ -58,8 +60,9 @@ pub(super) fn build(
         Saying::Kept => {
             let folder = std::env::temp_dir();
             let doing = || format!("cannot make a file for what its build says in `{}`", Shown::path(&folder));
-            let hint = "set TMPDIR to a folder that can be written to, or build one at a time: --jobs 1";
-            let file = tempfile::tempfile_in(&folder).or_fail(doing).map_err(|error| error.with_hint(hint))?;
+            let made = tempfile::tempfile_in(&folder);
+            let hint = made.as_ref().err().map(hint).unwrap_or_default();
+            let file = made.or_fail(doing).map_err(|error| error.with_hint(hint))?;
             // Both write at one place in it, so lines stay in their order.
             shell.stdout(file.try_clone().or_fail(doing)?).stderr(file.try_clone().or_fail(doing)?);
             log = Some(file);
@@ -99,4 +102,25 @@ pub(super) fn build(
         None => None,
     };
     Ok(Ran { log, result, left })
+}
+
+/// What helps where no file can be made for what a build says.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "let this process open more files (`ulimit -n`), or build fewer at a time: --jobs"
+        }
+        _ => "set TMPDIR to a folder that can be written to, or build one at a time: --jobs 1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_helps_depends_on_what_there_is_too_little_of() {
+        assert!(hint(&Errno::MFILE.into()).contains("ulimit"));
+        assert!(hint(&Errno::NOSPC.into()).contains("TMPDIR"));
+    }
 }
