@@ -550,3 +550,22 @@ fn outputs_below_a_link_that_the_build_made_are_its_own_and_outputs_that_are_suc
     let error = &of(&done, "a")["error"];
     assert!(error["message"].as_str().unwrap().contains("a link that leads out of the workspace"), "{error:#}");
 }
+
+#[test]
+fn builds_run_where_a_loader_started_us() {
+    let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    let Some(loader) = loaders.into_iter().find(|loader| Path::new(loader).exists()) else {
+        println!("SKIPPED: no loader is known here");
+        return;
+    };
+    let sandbox = workspace();
+    let ran = Command::new(loader)
+        .args([env!("CARGO_BIN_EXE_monofo"), "apply"])
+        .current_dir(sandbox.work(""))
+        .env("LOG", sandbox.path("log"))
+        .env("HOME", sandbox.path("home"))
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(built(&sandbox).len(), 3);
+}
