@@ -225,8 +225,7 @@ impl Run<'_> {
             Ok(real) => {
                 let holds = |known: &Path| known.canonicalize().is_ok_and(|known| real.starts_with(known));
                 // A link on the way is gone through by a hit as well; one in the artifact's own place is replaced.
-                let is_link = std::fs::symlink_metadata(place).is_ok_and(|there| there.is_symlink());
-                if !is_link || holds(root) || holds(folder) || place.parent().is_some_and(holds) {
+                if holds(root) || holds(folder) || place.parent().is_some_and(holds) {
                     return Ok(());
                 }
                 let real = Shown::path(&real);
