@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -111,10 +112,20 @@ impl Alone {
     }
 }
 
-/// This program's binary, to be started again.
+/// This program's binary, to be started again; `None` where that is not known: who starts it through a loader runs that.
 pub fn ourselves() -> Option<OsString> {
+    let runs = std::env::current_exe().ok()?;
+    if is_loader(&runs) {
+        return None;
+    }
     let there = std::fs::symlink_metadata(OURSELVES).is_ok();
-    if there { Some(OURSELVES.into()) } else { std::env::current_exe().ok().map(Into::into) }
+    Some(if there { OURSELVES.into() } else { runs.into() })
+}
+
+/// Whether a program is one that loads others: `ld-linux-x86-64.so.2`, `ld-musl-aarch64.so.1`, `ld.so`.
+fn is_loader(program: &Path) -> bool {
+    let name = program.file_name().unwrap_or_default().as_encoded_bytes();
+    name.starts_with(b"ld-") || name.starts_with(b"ld.")
 }
 
 /// Becomes another program, in a session of its own, if these arguments ask for it. For the very beginning of `main`. Returns what
@@ -157,8 +168,8 @@ fn is_gone_within(group: Pid, most: Duration) -> bool {
 /// Whether a group has a process that is more than an exit status that nobody fetched: the first process of a container may be
 /// slow to do that, or never do it.
 fn runs(group: Pid) -> bool {
-    // Where nothing tells of processes, each counts.
-    let Ok(all) = std::fs::read_dir("/proc") else { return true };
+    // Where nothing tells of our processes, each counts.
+    let Some(all) = is_ours(Path::new("/proc")).then(|| std::fs::read_dir("/proc").ok()).flatten() else { return true };
     let mut stats = all.flatten().filter_map(|one| std::fs::read(one.path().join("stat")).ok()).peekable();
     let group = group.as_raw_pid().to_string();
     // The name, in brackets, may hold anything: proc_pid_stat(5).
@@ -169,6 +180,11 @@ fn runs(group: Pid) -> bool {
         fields.nth(1) == Some(group.as_str()) && !matches!(state, Some("Z" | "X"))
     };
     stats.peek().is_none() || stats.any(is_member)
+}
+
+/// Whether a folder tells of processes by the numbers that we know them by: it may be that of another namespace.
+fn is_ours(proc: &Path) -> bool {
+    std::fs::read_link(proc.join("self")).is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
 }
 
 /// Asks a group to end. What is stopped, as a reader of a terminal in the background is, has to go on to do so.
@@ -356,6 +372,15 @@ mod tests {
         let pid = std::fs::read_to_string(pid).unwrap().trim().parse().ok().and_then(Pid::from_raw).unwrap();
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "it is still there: {stat}");
+    }
+
+    #[test]
+    fn a_folder_that_tells_of_others_processes_tells_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_ours(folder.path()));
+        std::os::unix::fs::symlink((std::process::id() + 1).to_string(), folder.path().join("self")).unwrap();
+        assert!(!is_ours(folder.path()));
+        assert_eq!(is_ours(Path::new("/proc")), cfg!(target_os = "linux"));
     }
 
     #[test]

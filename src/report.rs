@@ -148,6 +148,13 @@ struct State {
     ended: bool,
 }
 
+impl State {
+    fn print_document(&mut self, document: &Value) -> std::io::Result<()> {
+        self.stdout.write_all(format!("{document:#}\n").as_bytes())?;
+        self.stdout.flush()
+    }
+}
+
 impl Report {
     /// Writes to this process's stdout and stderr.
     pub fn new(mode: Mode) -> Self {
@@ -296,9 +303,7 @@ impl Report {
 
     /// One JSON document on stdout, whether or not `--json` was given. Whoever reads it has to get it.
     pub fn json(&self, document: &Value) -> std::io::Result<()> {
-        let mut state = self.state();
-        state.stdout.write_all(format!("{document:#}\n").as_bytes())?;
-        state.stdout.flush()
+        self.state().print_document(document)
     }
 
     /// Ends a command that moves artifacts: prints its summary when `--json` was given. Returns the status to exit with,
@@ -317,14 +322,16 @@ impl Report {
         if !self.mode.json {
             return status;
         }
-        let document = {
+        let printed = {
+            // Held until it is printed: who ends the process early waits for that.
             let mut state = self.state();
             if std::mem::replace(&mut state.ended, true) {
                 return status;
             }
-            state.summary.document(state.verb.map(Verb::name), status)
+            let document = state.summary.document(state.verb.map(Verb::name), status);
+            state.print_document(&document)
         };
-        match self.json(&document) {
+        match printed {
             Ok(()) => status,
             // Whoever reads only the beginning has read enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => status,
@@ -336,16 +343,17 @@ impl Report {
     }
 
     /// Prints the summary, when `--json` was given, of a command that is ended before it ends by itself, from another thread.
-    /// Nothing when it has one already, or when that cannot be told: then it is about to print.
+    /// Waits for whoever prints now: what a build says while it runs ends with the build, and a summary that is being printed is
+    /// printed whole. Nothing when there was one already.
     pub fn end_early(&self, error: &Error, status: u8) {
-        let Some(mut state) = self.shared.state.try_lock().ok().filter(|state| self.mode.json && !state.ended) else {
+        let mut state = self.state();
+        if !self.mode.json || std::mem::replace(&mut state.ended, true) {
             return;
-        };
-        state.ended = true;
+        }
         state.summary.error(error);
         let document = state.summary.document(state.verb.map(Verb::name), status);
         // A closed stream leaves nobody to tell.
-        let _ = state.stdout.write_all(format!("{document:#}\n").as_bytes()).and_then(|()| state.stdout.flush());
+        let _ = state.print_document(&document);
     }
 
     /// Draws a progress bar for this work while the result lives; only on a terminal and from the second second on.

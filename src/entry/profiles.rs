@@ -233,9 +233,10 @@ pub fn switch_back(store: &Home, name: &str, to: Option<u64>, cancel: &Cancel) -
             .find(|generation| generation.number == number)
             .ok_or_else(|| Error::new(Class::NotThere, format_args!("profile `{name}` has no generation {number}"))),
         None => {
-            // The one before may have been removed by hand, and the current one as well.
+            // The one before may have been removed by hand, and the current one as well. None is known where no link told which
+            // was current: then it is the one with the next lower number.
             let of = now.and_then(|now| Some(known.iter().find(|known| known.number == now)?.before));
-            let most = of.or_else(|| now?.checked_sub(1)).unwrap_or(0);
+            let most = of.filter(|before| *before > 0).or_else(|| now?.checked_sub(1)).unwrap_or(0);
             known.into_iter().rfind(|generation| generation.number <= most).ok_or_else(|| {
                 Error::new(Class::NotThere, format_args!("profile `{name}` has no generation before the current one"))
             })

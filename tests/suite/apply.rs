@@ -5,6 +5,7 @@ mod faults;
 mod interrupted;
 mod locked;
 mod order;
+mod outputs;
 mod planned;
 mod shared;
 

@@ -207,3 +207,20 @@ fn fields_that_it_does_not_know_say_the_same_afterwards() {
         assert!(said.contains(&words), "{field}: {said}");
     }
 }
+
+#[test]
+fn a_tag_of_a_component_or_of_all_is_not_lost_without_a_word() {
+    for (before, after) in [("  a:", "  a: !foo"), ("  a:", "  !foo a:"), ("components:", "components: !foo")] {
+        let sandbox = Sandbox::new();
+        manifest(&sandbox, "  a: {version: v1}\n");
+        sandbox.write("components/a/src", "");
+        sandbox.monofo(["lock"]).exits(0);
+        let lock = sandbox.work("manifests/components.lock.yaml");
+        let text = fs::read_to_string(&lock).unwrap().replace(&format!("\n{before}\n"), &format!("\n{after}\n"));
+        assert!(text.contains("!foo"), "{text}");
+        fs::write(&lock, &text).unwrap();
+        manifest(&sandbox, "  a: {version: v2}\n");
+        sandbox.monofo(["lock"]).exits(4).says("found the tag `!foo`, which would be lost");
+        assert_eq!(fs::read_to_string(&lock).unwrap(), text);
+    }
+}

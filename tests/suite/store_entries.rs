@@ -83,6 +83,36 @@ fn files_that_are_known_by_their_status_are_added_as_they_are_now() {
 }
 
 #[test]
+fn what_rotted_unseen_is_replaced_by_what_is_read_and_not_by_itself() {
+    for source in ["out", "out/large"] {
+        let sandbox = workspace();
+        sandbox.write("out/large", vec![7; 3 << 20]);
+        let hash = add(&sandbox, source);
+        for file in ["data", "large"] {
+            let stored = stored(&sandbox, &hash, file);
+            if !stored.exists() {
+                continue;
+            }
+            rot(&stored);
+            sandbox.monofo(["store", "add", "a", "--source", source]).exits(0).says("the artifact was stored again");
+            assert_eq!(fs::read(&stored).unwrap(), fs::read(sandbox.work(format!("out/{file}"))).unwrap(), "{file}");
+            json(&sandbox, &["store", "verify"], 0);
+            sandbox.monofo(["store", "add", "a", "--source", source]).exits(0).says("already in the store");
+        }
+    }
+}
+
+/// Other bytes in a file of the store, of which its status tells nothing.
+pub fn rot(file: &std::path::Path) {
+    let (mut bytes, time) = (fs::read(file).unwrap(), fs::metadata(file).unwrap().modified().unwrap());
+    bytes[0] ^= 1;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(file, bytes).unwrap();
+    fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o444)).unwrap();
+}
+
+#[test]
 fn what_is_written_over_is_not_stored_although_its_time_is_set_back() {
     let sandbox = workspace();
     let ran = crate::cache_keys::trouble::rewriting_in_place(&sandbox.work("out/large"), || {
@@ -311,6 +341,28 @@ fn going_back_leads_to_what_was_live_before_and_not_to_what_was_rolled_back() {
     switch("--back", 3);
     fs::write(document(3), text.replace("\"before\": 1,", "\"before\": 3,")).unwrap();
     switch("--back", 7);
+}
+
+#[test]
+fn going_back_finds_a_generation_although_it_is_not_known_which_was_live() {
+    let sandbox = workspace();
+    let mut hashes = Vec::new();
+    for number in 1..=3 {
+        sandbox.write("out/data", number.to_string());
+        hashes.push(add(&sandbox, "out"));
+    }
+    let current = sandbox.work(".meta-store/profiles/prod/current");
+    for (at, hash) in hashes.iter().enumerate() {
+        sandbox.monofo(["store", "switch", "prod", hash]).exits(0);
+        if at == 1 {
+            fs::remove_file(&current).unwrap();
+        }
+    }
+    assert!(json(&sandbox, &["store", "generations", "prod"], 0)["generations"][2]["before"].is_null());
+    sandbox.monofo(["store", "switch", "prod", "--back"]).exits(0);
+    assert_eq!(fs::read_link(&current).unwrap(), PathBuf::from("gen-2"));
+    sandbox.monofo(["store", "switch", "prod", "--back"]).exits(0);
+    sandbox.monofo(["store", "switch", "prod", "--back"]).exits(3);
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Commands<'_> {
         };
         let pinned = lock.as_ref().map(pinned).unwrap_or_default();
         let keys = self.workspace_keys(&keeping, &names, &pinned, asked.dry_run)?;
-        check(workspace, &keys.order)?;
+        check(workspace, &keys.order)?.iter().for_each(|warning| self.report.softened(warning));
         let releases = lock.is_some() && asked.env.is_some();
         if releases && asked.component.is_empty() {
             // What would stop the release at its end is told before anything is built.

@@ -198,6 +198,7 @@ fn tell_failure(commands: &Commands<'_>, failure: &Failure, first: bool) {
 pub(super) fn why(missed: &Missed) -> String {
     match missed {
         Missed::NotLooked => "the cache was not asked".to_owned(),
+        Missed::PassedOver => "its entry is not to replace what is there".to_owned(),
         Missed::First => "no entry of it to compare with".to_owned(),
         Missed::Because(found) => found.first_line(),
     }

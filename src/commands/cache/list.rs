@@ -61,7 +61,8 @@ impl Commands<'_> {
     pub(super) fn cache_stats(&self) -> Result<()> {
         let keeping = self.keeping()?;
         let found = survey(&keeping.cache)?;
-        let disk = disk_of_all(&keeping.cache, &found)?;
+        let (disk, warning) = disk_of_all(&keeping.cache, &found)?;
+        warning.iter().for_each(|warning| self.report.warning(warning));
         let mut components: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         let whole: Vec<_> = found.entries.iter().filter(|entry| entry.whole).collect();
         for entry in &whole {

@@ -92,7 +92,9 @@ impl Commands<'_> {
             Some(hash) if unreferenced.contains(&hash) => Which::Apart,
             _ => Which::Counted,
         };
-        let (inodes, apart) = Inodes::of_home(keeping.store.root(), which)?;
+        let seen = Inodes::of_home(keeping.store.root(), which)?;
+        seen.warning().iter().for_each(|warning| self.report.warning(warning));
+        let (inodes, apart) = (seen.all, seen.apart);
         let unreferenced = kept.map(|_| apart.freed());
         let saved = inodes.unshared() - inodes.disk();
         self.report.section("entries", json!(whole.len()));

@@ -24,6 +24,9 @@ const HEADER: &str = "\
 # Run it again to bring this up to date. Fields that it does not know stay; comments do not.
 ";
 
+const KEPT_HINT: &str =
+    "the file is written anew, and its other fields are kept: write this one in a plainer way, or take it out";
+
 /// What is found where a component's sources are.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -107,12 +110,22 @@ impl Before {
 
     /// Refuses what would not say the same any more to whoever reads it: it stays, or nothing is written.
     fn check_kept(mut self, written: &Node) -> Result<()> {
-        let below = |root: &Node, name: &str| root.field("components").and_then(|all| all.field(name)).cloned();
         let mut pairs: Vec<(Node, Node, &[&str])> = vec![(self.root.clone(), written.clone(), KNOWN.as_slice())];
-        for name in self.components.keys() {
+        let mut rewritten = Vec::new();
+        let all = self.root.entries().iter().find(|(key, _)| key.text == "components");
+        for (key, old) in all.iter().flat_map(|(_, all)| all.entries()) {
             // What is not in the manifest any more goes.
-            if let (Some(old), Some(new)) = (below(&self.root, name), below(written, name)) {
-                pairs.push((old, new, KNOWN_BELOW.as_slice()));
+            if let Some(new) = written.field("components").and_then(|all| all.field(&key.text)) {
+                pairs.push((old.clone(), new.clone(), KNOWN_BELOW.as_slice()));
+                rewritten.push((key.clone(), old.clone()));
+            }
+        }
+        rewritten.extend(all.cloned());
+        for (key, node) in rewritten {
+            // The fields in it are judged by themselves.
+            if let Some(tag) = self.reader.key_tag(&key).or_else(|| self.reader.tag(&node.written)).map(str::to_owned) {
+                let problem = format!("found the tag `{}`, which would be lost", Shown(tag.as_bytes()));
+                self.reader.wrong(&At::top().key(&key.text), key.place, problem, KEPT_HINT);
             }
         }
         for (old, new, known) in pairs {
@@ -125,8 +138,7 @@ impl Before {
                     }
                     None => continue,
                 };
-                let hint = "the file is written anew, and its other fields are kept: write this one in a plainer way, or take it out";
-                self.reader.wrong(&At::top().key(&key.text), key.place, problem, hint);
+                self.reader.wrong(&At::top().key(&key.text), key.place, problem, KEPT_HINT);
             }
         }
         self.reader.finish().map(drop)

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::atomic::Ordering;
 use std::thread;
+
+use rustix::io::Errno;
 
 use super::said::pipe;
 use crate::cancel::Cancel;
@@ -59,8 +60,9 @@ pub(super) fn build(
         Saying::Kept => {
             let folder = std::env::temp_dir();
             let doing = || format!("cannot make a file for what its build says in `{}`", Shown::path(&folder));
-            let hint = "set TMPDIR to a folder that can be written to, or build one at a time: --jobs 1";
-            let file = tempfile::tempfile_in(&folder).or_fail(doing).map_err(|error| error.with_hint(hint))?;
+            let made = tempfile::tempfile_in(&folder);
+            let hint = made.as_ref().err().map(hint).unwrap_or_default();
+            let file = made.or_fail(doing).map_err(|error| error.with_hint(hint))?;
             // Both write at one place in it, so lines stay in their order.
             shell.stdout(file.try_clone().or_fail(doing)?).stderr(file.try_clone().or_fail(doing)?);
             log = Some(file);
@@ -74,7 +76,7 @@ pub(super) fn build(
         let ran = run_whole(&mut alone, held, cancel);
         // With our own ends of the pipe.
         drop(alone);
-        over.into_iter().for_each(|over| over.store(true, Ordering::SeqCst));
+        over.into_iter().for_each(|over| over.tell());
         ran
     });
     let left = ran.as_ref().is_ok_and(|(_, left)| *left);
@@ -100,4 +102,25 @@ pub(super) fn build(
         None => None,
     };
     Ok(Ran { log, result, left })
+}
+
+/// What helps where no file can be made for what a build says.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "let this process open more files (`ulimit -n`), or build fewer at a time: --jobs"
+        }
+        _ => "set TMPDIR to a folder that can be written to, or build one at a time: --jobs 1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_helps_depends_on_what_there_is_too_little_of() {
+        assert!(hint(&Errno::MFILE.into()).contains("ulimit"));
+        assert!(hint(&Errno::NOSPC.into()).contains("TMPDIR"));
+    }
 }

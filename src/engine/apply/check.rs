@@ -1,6 +1,6 @@
 //! What is wrong with a workspace before anything begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::outputs;
@@ -13,12 +13,13 @@ use crate::text::Shown;
 const SOMETHING: &str = "what is made";
 
 /// Refuses builds whose artifact has no place, artifacts in each other, folders of components in artifacts, whoever's, since what
-/// is put in place takes all away that was there, and artifacts that are about to become sources of another component.
-pub fn check(workspace: &Workspace, names: &[ComponentName]) -> Result<()> {
+/// is put in place takes all away that was there. Returns warnings, for artifacts that are about to become sources of another
+/// component.
+pub fn check(workspace: &Workspace, names: &[ComponentName]) -> Result<Vec<Error>> {
     let places = places(workspace, names)?;
     not_in_each_other(workspace, &places)?;
     without_folders(workspace, &places)?;
-    no_new_sources(workspace, names, &places)
+    new_sources(workspace, names, &places)
 }
 
 type Places<'a> = Vec<(PathBuf, &'a ComponentName)>;
@@ -94,12 +95,16 @@ pub fn check_target(workspace: &Workspace, target: &Path) -> Result<()> {
 }
 
 /// What is not there yet, and will be once its component is applied, changes the key of a component that counts it among its
-/// sources: that could never be found again. What is there, checked in perhaps, may well stay as it is.
-fn no_new_sources(workspace: &Workspace, names: &[ComponentName], places: &Places<'_>) -> Result<()> {
+/// sources: what is stored under that could never be found again. What is there, checked in perhaps, may well stay as it is.
+///
+/// Rules may leave out all that is made and not the folder, and rules for folders say nothing of a file, so this is a guess: a
+/// run tells for sure, since it computes the key again.
+fn new_sources(workspace: &Workspace, names: &[ComponentName], places: &Places<'_>) -> Result<Vec<Error>> {
     let mut folders: BTreeMap<PathBuf, Vec<&Component>> = BTreeMap::new();
-    for component in names.iter().filter_map(|name| workspace.components.get(name)) {
+    for component in with_artifacts(workspace, names) {
         folders.entry(workspace.folder(component)).or_default().push(component);
     }
+    let mut found = Vec::new();
     for (place, one) in places.iter().filter(|(place, _)| std::fs::symlink_metadata(place).is_err()) {
         let above = place.ancestors().filter_map(|above| folders.get_key_value(above));
         for (folder, component) in above.flat_map(|(folder, all)| all.iter().map(move |component| (folder, component)))
@@ -114,11 +119,24 @@ fn no_new_sources(workspace: &Workspace, names: &[ComponentName], places: &Place
                     "set `exclude: [\"{}\"]` for `{name}`, or name it in a `.gitignore` there",
                     Shown::path(below)
                 );
-                return Err(wrong(what, &hint));
+                found.push(wrong(what, &hint));
             }
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Components that have an artifact, and those whose key such a one covers.
+fn with_artifacts<'a>(workspace: &'a Workspace, names: &[ComponentName]) -> Vec<&'a Component> {
+    let find = |name: &ComponentName| workspace.components.get(name);
+    let mut open: Vec<_> = names.iter().filter_map(find).filter(|component| component.outputs.is_some()).collect();
+    let mut met: BTreeSet<_> = open.iter().map(|component| &component.name).collect();
+    let mut all = Vec::new();
+    while let Some(component) = open.pop() {
+        all.push(component);
+        open.extend(component.depends_on.iter().filter_map(find).filter(|needed| met.insert(&needed.name)));
+    }
+    all
 }
 
 fn shown(workspace: &Workspace, path: &Path) -> String {

@@ -11,6 +11,7 @@ use crate::engine::entries::cache::{Built, build as store};
 use crate::engine::entries::explain::{Others, explain_among};
 use crate::engine::entries::lookup::{Found, Tier, into_target, look_up};
 use crate::engine::entries::pack::Artifact;
+use crate::engine::entries::repositories::is_kept;
 use crate::engine::entries::share::{foresee, share};
 use crate::engine::entries::target::Target;
 use crate::engine::keys::Computed;
@@ -84,14 +85,28 @@ impl Run<'_> {
         let Ready { component, key, place } = self.ready(name)?;
         let Some(place) = place else { return Ok(Status::Sources) };
         let target = self.target(&place)?;
-        if self.request.look
-            && let Some(Found { record, tier, warnings }) = self.look(name, &key, &target)?
-        {
+        let looked = match self.request.look {
+            true => self.look(name, &key, &target),
+            false => Ok(None),
+        };
+        // Its own build decides about what it left there before.
+        let (found, passed_over) = match looked {
+            Err(error) if is_kept(&error) && component.build.is_some() => (None, Some(error)),
+            looked => (looked?, None),
+        };
+        if let Some(Found { record, tier, warnings }) = found {
             warnings.into_iter().for_each(|warning| self.observer.tell(Event::Warning(name, warning)));
             self.placed.note(name, record.output.tree);
             return Ok(Status::Hit(tier, record));
         }
-        let missed = self.why(name)?;
+        let missed = match passed_over {
+            Some(error) => {
+                let text = format!("its entry is passed over, and it is built instead: {}", error.chain());
+                self.observer.tell(Event::Warning(name, text));
+                Missed::PassedOver
+            }
+            None => self.why(name)?,
+        };
         let Some(command) = &component.build else { return Ok(Status::NeedsBuild(missed)) };
         self.observer.tell(Event::Building(name, &missed, self.request.saying != Saying::Kept));
         let folder = self.request.workspace.folder(component);
@@ -209,7 +224,8 @@ impl Run<'_> {
         match place.canonicalize() {
             Ok(real) => {
                 let holds = |known: &Path| known.canonicalize().is_ok_and(|known| real.starts_with(known));
-                if holds(root) || holds(folder) {
+                // A link on the way is gone through by a hit as well; one in the artifact's own place is replaced.
+                if holds(root) || holds(folder) || place.parent().is_some_and(holds) {
                     return Ok(());
                 }
                 let real = Shown::path(&real);

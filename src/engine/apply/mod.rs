@@ -113,6 +113,8 @@ pub enum Event<'a> {
 pub enum Missed {
     /// The cache was not asked.
     NotLooked,
+    /// There is an entry, and what lies in its place is not to be replaced.
+    PassedOver,
     /// Nothing of this component was ever stored, as far as is known here.
     First,
     /// What differs from the nearest entry.

@@ -112,13 +112,20 @@ fn store<'a>(
     let lost = || Error::failed(format_args!("`{name}` has no artifact"));
     let computed = request.keys.computed(name).ok_or_else(lost)?;
     let place = outputs(request.workspace, name).ok_or_else(lost)?;
-    let artifact = Artifact::look(&place, request.not_in, &context.cancel).map_err(about)?;
     let again = || (request.again)(name);
     let stock = match stock {
         Some(stock) => stock,
         None => stock.insert(Stock::read(request.store, request.known)?),
     };
-    let added = add_to(request.store, stock, &computed, artifact, request.scope, &again, context).map_err(about)?;
+    let mut add = || {
+        let artifact = Artifact::look(&place, request.not_in, &context.cancel)?;
+        add_to(request.store, stock, &computed, artifact, request.scope, &again, context)
+    };
+    let mut added = add().map_err(about)?;
+    // The files that it shares with others may have rotted there: it is replaced when it is added again.
+    if added.shared > 0 && !has_sound(request.store, &added.hash, context)? {
+        added = add().map_err(about)?;
+    }
     if record.is_some_and(|record| record.output.tree != added.record.output.tree) {
         let changed = format_args!("the artifact of `{name}` was changed after it was put in place").to_string();
         return Err(

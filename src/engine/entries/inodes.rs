@@ -71,12 +71,43 @@ pub enum Which {
     Passed,
 }
 
+/// What a cache or store takes on disk, as far as this user may look.
+#[derive(Debug, Default)]
+pub struct OfHome {
+    /// Everything in it.
+    pub all: Inodes,
+    /// What was to be told apart.
+    pub apart: Inodes,
+    /// What could not be read, or held something that could not.
+    pub unread: Vec<PathBuf>,
+}
+
+impl OfHome {
+    /// What the user should know of that.
+    pub fn warning(&self) -> Option<String> {
+        let first = self.unread.first()?;
+        let more = match self.unread.len() {
+            1 => String::new(),
+            many => format!(", nor can {} more", many - 1),
+        };
+        Some(format!(
+            "`{}` cannot be read by this user{more}: what it takes on disk is counted as far as can be seen",
+            Shown::path(first)
+        ))
+    }
+}
+
 impl Inodes {
     /// Everything in a cache or store, and apart from it, what lies two folders deep and is to be told apart. Looked at with
-    /// several threads.
-    pub fn of_home(root: &Path, which: impl Fn(&OsStr) -> Which) -> Result<(Inodes, Inodes)> {
-        let inside = |folder: &Path| match fs::read_dir(folder) {
+    /// several threads. What this user may not read is told.
+    pub fn of_home(root: &Path, which: impl Fn(&OsStr) -> Which) -> Result<OfHome> {
+        let mut unread = Vec::new();
+        let mut inside = |folder: &Path| match fs::read_dir(folder) {
             Ok(entries) => entries.collect::<io::Result<Vec<_>>>().or_fail(|| cannot_read(folder)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                unread.push(folder.to_owned());
+                Ok(Vec::new())
+            }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
             Err(error) => Err(error).or_fail(|| cannot_read(folder)),
         };
@@ -95,41 +126,49 @@ impl Inodes {
                 }));
             }
         }
-        let look = |part: &[(PathBuf, bool)]| -> Result<(Inodes, Inodes)> {
-            let (mut rest, mut apart) = (Inodes::default(), Inodes::default());
+        let look = |part: &[(PathBuf, bool)]| -> Result<OfHome> {
+            let mut seen = OfHome::default();
             for (path, is_apart) in part {
-                if *is_apart { &mut apart } else { &mut rest }.add(path)?;
+                if !if *is_apart { &mut seen.apart } else { &mut seen.all }.add_all(path, true)? {
+                    seen.unread.push(path.clone());
+                }
             }
-            Ok((rest, apart))
+            Ok(seen)
         };
         for part in in_parts(&inner, look) {
-            let (rest, its) = part?;
-            all.merge(rest);
-            apart.merge(its);
+            let seen = part?;
+            all.merge(seen.all);
+            apart.merge(seen.apart);
+            unread.extend(seen.unread);
         }
         all.merge(apart.clone());
-        Ok((all, apart))
+        Ok(OfHome { all, apart, unread })
     }
 
     /// Adds everything at or below a path. What vanishes meanwhile is passed over.
     pub fn add(&mut self, path: &Path) -> Result<()> {
-        self.add_all(path, false)
+        self.add_all(path, false).map(drop)
     }
 
     /// The same for what is removed next. A folder that may not be read is counted without what is in it: it goes all the
     /// same.
     pub fn add_readable(&mut self, path: &Path) -> Result<()> {
-        self.add_all(path, true)
+        self.add_all(path, true).map(drop)
     }
 
-    fn add_all(&mut self, path: &Path, only_readable: bool) -> Result<()> {
+    /// Whether all of it could be read, or else was to be.
+    fn add_all(&mut self, path: &Path, only_readable: bool) -> Result<bool> {
         self.look(path, only_readable).map_err(io::Error::from).or_fail(|| cannot_read(path))
     }
 
-    fn look(&mut self, path: &Path, only_readable: bool) -> rustix::io::Result<()> {
-        let Some(stat) = found(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW))? else { return Ok(()) };
-        if !self.note(&stat) {
-            return Ok(());
+    fn look(&mut self, path: &Path, only_readable: bool) -> rustix::io::Result<bool> {
+        let mut is_whole = true;
+        let stat = match found(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)) {
+            Err(Errno::ACCESS) if only_readable => return Ok(false),
+            stat => stat?,
+        };
+        if !stat.is_some_and(|stat| self.note(&stat)) {
+            return Ok(true);
         }
         let mut folders = vec![Pending { above: None, path: path.as_os_str().as_bytes().to_vec() }];
         while let Some(Pending { above, path }) = folders.pop() {
@@ -138,7 +177,10 @@ impl Inodes {
                 Some(above) => rustix::fs::openat(above, path.as_slice(), FOLDER, Mode::empty()),
             };
             let open = match open {
-                Err(Errno::ACCESS) if only_readable => continue,
+                Err(Errno::ACCESS) if only_readable => {
+                    is_whole = false;
+                    continue;
+                }
                 open => open,
             };
             let Some(mut open) = found(open)?.map(Dir::new).transpose()? else { continue };
@@ -150,7 +192,7 @@ impl Inodes {
                     continue;
                 }
                 match found(rustix::fs::statat(open.fd()?, name, AtFlags::SYMLINK_NOFOLLOW)) {
-                    Err(Errno::ACCESS) if only_readable => {}
+                    Err(Errno::ACCESS) if only_readable => is_whole = false,
                     stat => {
                         if stat?.is_some_and(|stat| self.note(&stat)) {
                             inner.push(name.to_bytes().to_vec());
@@ -175,7 +217,7 @@ impl Inodes {
             let pending = |name: Vec<u8>| Pending { above: Some(above.clone()), path: [path.clone(), name].concat() };
             folders.extend(inner.into_iter().map(pending));
         }
-        Ok(())
+        Ok(is_whole)
     }
 
     /// Adds one file or folder, without what is in it.

@@ -36,7 +36,7 @@ mod leftovers;
 pub mod lookup;
 mod merge;
 pub mod pack;
-mod repositories;
+pub mod repositories;
 pub mod restore;
 pub mod share;
 mod sharing;

@@ -88,24 +88,14 @@ pub fn add_to(
     let staging = Staging::new(store)?;
     context.progress.expect(artifact.bytes());
     let folder = staging.join("tree");
-    let listing = match artifact.kind {
-        RootKind::Dir => {
-            Listing::new(ListingKind::Dir, tree::add(&artifact.root, &folder, &sharing, stock.known, context)?)
-        }
-        RootKind::File => {
-            let name = artifact.files.entries().first().map(|entry| artifact.files.name(entry).to_vec());
-            let name = name.ok_or_else(|| Error::failed("an artifact that is a file has one"))?;
-            let path = artifact.root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&name));
-            Listing::new(ListingKind::File, vec![tree::add_file(&path, &folder, &sharing, stock.known, context)?])
-        }
-    };
+    let listing = copied(&artifact, &folder, &sharing, stock.known, context)?;
     if again()? != computed.key {
         return Err(inputs_changed(computed));
     }
     let text = listing.text();
-    let output = output(&listing, artifact.kind, artifact.name, Hash::of(&text));
+    let output = output(&listing, artifact.kind, artifact.name.clone(), Hash::of(&text));
     let record = Record::new(computed.record.clone(), output, computed.source, scope);
-    let mut warnings = artifact.warnings;
+    let mut warnings = artifact.warnings.clone();
     let others = stock.entries.iter().filter(|entry| entry.record.key == record.key && entry.name != record.address());
     if let Some(other) = others.max_by_key(|entry| entry.record.created) {
         let was = facts::get(store, &other.record.output.tree).and_then(|text| Listing::parse(&text).ok());
@@ -134,14 +124,24 @@ pub fn add_to(
             other => break other,
         }
     };
-    // What is there may have rotted, or been written to: then what was read just now takes its place.
+    // What is there may have rotted, or been written to: then what is read now takes its place. What was copied at first may have
+    // further names of the very files that rotted, here or in another entry, so nothing is shared and nothing is believed unread.
+    let repaired = wrong.is_some();
     let published = match (published, wrong) {
         (Published::Same(there), Some(error)) => {
             let opened = open(store, &record.address()).unwrap_or(None);
             let aside = set_aside(store, &record.address(), opened.as_ref());
             drop(opened);
             let error = aside.told(named(store, &record.address(), &there, error));
-            let published = publish(store, &staging, &record, &folder, Existing::Replace, &context.cancel)?;
+            let whole = staging.join("whole");
+            context.progress.expect(artifact.bytes());
+            let read = copied(&artifact, &whole, &Sharing::default(), &StatCache::default(), context)?;
+            if read.text() != text {
+                return Err(Error::new(Class::Changed, "the artifact changed while it was added")
+                    .caused_by(error)
+                    .hint("make sure that nothing writes there meanwhile, and add it again"));
+            }
+            let published = publish(store, &staging, &record, &whole, Existing::Replace, &context.cancel)?;
             // Somebody else may have stored it meanwhile, or it could not be moved.
             if let Published::Same(there) = &published
                 && damage(store, there, context)?.is_some()
@@ -154,8 +154,29 @@ pub fn add_to(
         (published, _) => published,
     };
     let same = matches!(published, Published::Same(_));
-    let shared = if same { 0 } else { sharing.shared() };
+    let shared = if same || repaired { 0 } else { sharing.shared() };
     Ok(Added { hash: record.address(), record, same, shared, warnings })
+}
+
+/// Copies an artifact into a new folder of a store. Returns its listing.
+fn copied(
+    artifact: &Artifact,
+    folder: &Path,
+    sharing: &Sharing,
+    known: &StatCache,
+    context: &Context,
+) -> Result<Listing> {
+    match artifact.kind {
+        RootKind::Dir => {
+            Ok(Listing::new(ListingKind::Dir, tree::add(&artifact.root, folder, sharing, known, context)?))
+        }
+        RootKind::File => {
+            let name = artifact.files.entries().first().map(|entry| artifact.files.name(entry).to_vec());
+            let name = name.ok_or_else(|| Error::failed("an artifact that is a file has one"))?;
+            let path = artifact.root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&name));
+            Ok(Listing::new(ListingKind::File, vec![tree::add_file(&path, folder, sharing, known, context)?]))
+        }
+    }
 }
 
 /// Reads an artifact that is there. Class `Damaged`, `Refused` or `Changed` when it is not what its metadata say.

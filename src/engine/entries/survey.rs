@@ -108,8 +108,8 @@ fn look(home: &Home, name: &Hash) -> Result<Looked> {
 }
 
 /// Bytes on disk of everything in a cache, as `du` counts them. What entries are made of was met already; what else lies there is
-/// looked at.
-pub fn disk_of_all(cache: &Home, found: &Survey) -> Result<u64> {
+/// looked at. With it, what the user should know.
+pub fn disk_of_all(cache: &Home, found: &Survey) -> Result<(u64, Option<String>)> {
     let plain = |entry: &&Entry| entry.whole && holds_one_name(&cache.folder(&entry.name));
     let look = |part: &[Entry]| part.iter().filter(plain).map(|entry| (entry.name, entry.disk)).collect::<Vec<_>>();
     let met: HashMap<Hash, u64> = in_parts(&found.entries, look).into_iter().flatten().collect();
@@ -118,8 +118,8 @@ pub fn disk_of_all(cache: &Home, found: &Survey) -> Result<u64> {
         let hash = Hash::parse(name.strip_suffix(".metadata.json").unwrap_or(name));
         if hash.is_some_and(|hash| met.contains_key(&hash)) { Which::Passed } else { Which::Counted }
     };
-    let (rest, _) = Inodes::of_home(cache.root(), which)?;
-    Ok(rest.disk() + met.values().sum::<u64>())
+    let rest = Inodes::of_home(cache.root(), which)?;
+    Ok((rest.all.disk() + met.values().sum::<u64>(), rest.warning()))
 }
 
 /// Whether a folder holds a single name.

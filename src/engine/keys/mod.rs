@@ -6,6 +6,7 @@ pub mod template;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Component::CurDir;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,6 +68,7 @@ pub struct Computed {
     pub newest: i64,
     /// What the user should know, one sentence each.
     pub warnings: Vec<String>,
+    absent: BTreeSet<ComponentName>,
 }
 
 impl Computed {
@@ -75,17 +77,10 @@ impl Computed {
         self.listings.get(self.record.listings().first()?).map(|listing| &**listing)
     }
 
-    /// A component among those that the key covers whose sources are not here, or whose folder holds none: what is mounted or
-    /// checked out elsewhere leaves an empty folder as well.
+    /// A component among those that the key covers whose sources are not here: its folder is missing, or has nothing in it, as
+    /// that of what is mounted or checked out elsewhere, and no `inputs` of it are here either.
     pub fn without_sources(&self) -> Option<&ComponentName> {
-        let is_without = |record: &&KeyRecord| match record {
-            KeyRecord::Component(ComponentKey { source: Sources::Listing(digest), .. }) => {
-                self.listings.get(digest).is_some_and(|listing| listing.lines().is_empty())
-            }
-            KeyRecord::Component(ComponentKey { source: Sources::Absent, .. }) => true,
-            _ => false,
-        };
-        self.closure.values().find(is_without).map(KeyRecord::component)
+        self.absent.first()
     }
 
     /// Texts of all listings and records, for later explanations.
@@ -193,11 +188,15 @@ fn read_all(request: &KeyRequest<'_>, ordered: &[&Component], names: &[Component
 fn gather(known: &BTreeMap<ComponentName, One>, name: &ComponentName) -> Option<Computed> {
     let wanted = known.get(name)?;
     let (mut closure, mut listings, mut warnings) = (BTreeMap::new(), HashMap::new(), Vec::new());
+    let mut absent = BTreeSet::new();
     let mut below: BTreeSet<&ComponentName> = BTreeSet::from([name]);
     let mut open = vec![name];
     while let Some(one) = open.pop().and_then(|name| known.get(name)) {
         closure.insert(one.key, one.record.clone());
         listings.extend(one.listings.iter().cloned());
+        if one.is_absent {
+            absent.insert(one.record.component().clone());
+        }
         if let KeyRecord::Component(record) = &one.record {
             open.extend(record.dependencies.iter().map(|needed| &needed.name).filter(|needed| below.insert(needed)));
         }
@@ -206,7 +205,8 @@ fn gather(known: &BTreeMap<ComponentName, One>, name: &ComponentName) -> Option<
         warnings.extend(known.get(name)?.warnings.iter().cloned());
     }
     let One { record, key, source, newest, .. } = wanted;
-    Some(Computed { record: record.clone(), key: *key, closure, listings, source: *source, newest: *newest, warnings })
+    let (record, key, source, newest) = (record.clone(), *key, *source, *newest);
+    Some(Computed { record, key, closure, listings, source, newest, warnings, absent })
 }
 
 /// What is read of a component.
@@ -217,6 +217,7 @@ struct Read {
     size: (u64, u64),
     newest: i64,
     warnings: Vec<String>,
+    is_absent: bool,
 }
 
 #[derive(Debug)]
@@ -227,6 +228,7 @@ struct One {
     source: (u64, u64),
     newest: i64,
     warnings: Vec<String>,
+    is_absent: bool,
 }
 
 /// A component's own files, without a manifest.
@@ -256,7 +258,7 @@ fn files_key(request: &KeyRequest<'_>, name: &ComponentName) -> Result<Computed>
     });
     let key = record.key();
     let closure = BTreeMap::from([(key, record.clone())]);
-    Ok(Computed { record, key, closure, listings, source, newest, warnings })
+    Ok(Computed { record, key, closure, listings, source, newest, warnings, absent: BTreeSet::new() })
 }
 
 fn read(request: &KeyRequest<'_>, component: &Component, asked: bool) -> Result<Read> {
@@ -304,6 +306,11 @@ fn read(request: &KeyRequest<'_>, component: &Component, asked: bool) -> Result<
     if asked {
         globs.extend_from_slice(request.inputs);
     }
+    let mut is_absent = match &source {
+        Sources::Absent => true,
+        Sources::Listing(_) => size.0 == 0 && is_bare(&folder, component),
+        Sources::Commit(_) => false,
+    };
     let extra = if globs.is_empty() {
         None
     } else {
@@ -311,10 +318,18 @@ fn read(request: &KeyRequest<'_>, component: &Component, asked: bool) -> Result<
         warnings.extend(hashed.warnings.into_iter().map(|text| format!("{}: {text}", component.name)));
         newest = newest.max(hashed.newest);
         let digest = hashed.listing.digest();
+        is_absent &= source == Sources::Absent || hashed.listing.lines().is_empty();
         listings.push((digest, Arc::new(hashed.listing)));
         Some(digest)
     };
-    Ok(Read { source, extra, listings, size, newest, warnings })
+    Ok(Read { source, extra, listings, size, newest, warnings, is_absent })
+}
+
+/// Whether a folder has nothing in it but what was made there. One that cannot be read is not known to have anything.
+fn is_bare(folder: &std::path::Path, component: &Component) -> bool {
+    let made = component.outputs.as_ref().and_then(|outputs| outputs.components().find(|part| *part != CurDir));
+    let Ok(entries) = std::fs::read_dir(folder) else { return true };
+    entries.flatten().all(|entry| made.is_some_and(|made| made.as_os_str() == entry.file_name()))
 }
 
 fn component_key(
@@ -352,7 +367,8 @@ fn component_key(
         salt: request.salt.to_owned(),
     });
     let key = record.key();
-    Ok(One { record, key, listings: read.listings, source: read.size, newest: read.newest, warnings: read.warnings })
+    let Read { listings, size, newest, warnings, is_absent, .. } = read;
+    Ok(One { record, key, listings, source: size, newest, warnings, is_absent })
 }
 
 /// Components and all that they need, each after what it needs itself.

@@ -34,7 +34,14 @@ fn workspace(before: &str) -> Sandbox {
 }
 
 fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
-    let child = Command::new(env!("CARGO_BIN_EXE_monofo"))
+    let child = command(sandbox, args).spawn().unwrap();
+    until(|| ["slow", "slow2"].iter().all(|name| sandbox.path(format!("started.{name}")).exists()));
+    child
+}
+
+fn command(sandbox: &Sandbox, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_monofo"));
+    command
         .args(args)
         .current_dir(sandbox.work(""))
         .env_clear()
@@ -44,11 +51,8 @@ fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
         .env("STARTED", sandbox.path("started"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    until(|| ["slow", "slow2"].iter().all(|name| sandbox.path(format!("started.{name}")).exists()));
-    child
+        .stderr(Stdio::piped());
+    command
 }
 
 /// Waits for something that comes soon, on any machine.
@@ -137,4 +141,20 @@ fn a_second_signal_ends_deaf_builds_at_once() {
     assert_eq!((&told["error"]["code"], &told["error"]["kind"]), (&130.into(), &"interrupted".into()), "{told:#}");
     assert_gone(&sandbox);
     assert!(entries(&sandbox.work(".meta-cache")).len() <= 1);
+}
+
+#[test]
+fn a_second_signal_while_a_build_speaks_waits_for_its_last_word() {
+    let sandbox = workspace("trap '' TERM INT; printf hi;");
+    let child = command(&sandbox, &["--json", "apply", "--jobs", "1"]).env("BUILDKITE_JOB_ID", "x").spawn().unwrap();
+    until(|| ["slow", "slow2"].iter().any(|name| sandbox.path(format!("started.{name}")).exists()));
+    send(&child, Signal::INT);
+    std::thread::sleep(Duration::from_millis(300));
+    send(&child, Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&document["ok"], &document["error"]["code"]), (&false.into(), &130.into()), "{document:#}");
+    assert!(told.contains("hi\n") && !told.contains("hierror"), "{told}");
 }

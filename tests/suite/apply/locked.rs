@@ -33,6 +33,41 @@ fn each_environment_has_its_own_lock_and_no_other_stands_in() {
 }
 
 #[test]
+fn a_release_over_rot_leads_to_what_is_in_place_and_the_next_has_nothing_to_mend() {
+    let sandbox = locked();
+    sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+    let release = || apply(&sandbox, &["--locked", "--env", "prod"], 0);
+    release();
+    let released = sandbox.work(".meta-store/profiles/prod/current/app/text");
+    crate::store_entries::rot(&released.canonicalize().unwrap());
+    let mended = release();
+    assert!(mended["warnings"].to_string().contains("the artifact was stored again"), "{mended:#}");
+    assert_eq!(fs::read(&released).unwrap(), fs::read(sandbox.work("components/app/out/text")).unwrap());
+    json(&sandbox, &["store", "verify"], 0);
+    let next = release();
+    assert!(!next["warnings"].to_string().contains("quarantine"), "{next:#}");
+    assert_eq!(fs::read_dir(sandbox.work(".meta-store/quarantine")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_release_shares_no_rot_with_an_earlier_one() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, "  a: {build: \"rm -rf out; mkdir -p out; cp s out/f; cp ../big out/big\", outputs: out}\n");
+    sandbox.write("components/big", vec![7; 200_000]);
+    let release = |content: &str| {
+        sandbox.write("components/a/s", content);
+        sandbox.monofo(["lock", "--env", "prod"]).exits(0);
+        apply(&sandbox, &["--locked", "--env", "prod"], 0)
+    };
+    release("1");
+    let released = sandbox.work(".meta-store/profiles/prod/current/a/big");
+    crate::store_entries::rot(&released.canonicalize().unwrap());
+    let told = release("2");
+    assert!(told["warnings"].to_string().contains("the artifact was stored again"), "{told:#}");
+    assert_eq!(fs::read(&released).unwrap(), vec![7; 200_000]);
+}
+
+#[test]
 fn a_manifest_that_differs_is_refused_and_each_difference_named() {
     let sandbox = locked();
     let text = fs::read_to_string(sandbox.work(LOCK)).unwrap();
