@@ -20,6 +20,9 @@ use crate::text::Shown;
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// Letters of a shard's name.
+const SHARD: usize = 2;
+
 /// A path from an open folder gets no longer than this and one more name: an artifact's own paths may be as long as the kernel
 /// takes them, and lie deep in a store.
 const LONG: usize = 2048;
@@ -37,6 +40,19 @@ fn found<T>(looked: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(errno) => Err(errno),
+    }
+}
+
+/// What lies in a folder. One that this user may not read is told.
+fn inside(folder: &Path, unread: &mut Vec<PathBuf>) -> Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.collect::<io::Result<_>>().or_fail(|| cannot_read(folder)),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            unread.push(folder.to_owned());
+            Ok(Vec::new())
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error).or_fail(|| cannot_read(folder)),
     }
 }
 
@@ -83,6 +99,41 @@ pub struct OfHome {
 }
 
 impl OfHome {
+    /// Looks at all in a folder that was met.
+    fn look_into(&mut self, path: &Path, which: impl Fn(&OsStr) -> Which) -> rustix::io::Result<()> {
+        let opened = match rustix::fs::openat(CWD, path, FOLDER, Mode::empty()) {
+            Err(Errno::ACCESS) => {
+                self.unread.push(path.to_owned());
+                return Ok(());
+            }
+            opened => found(opened)?,
+        };
+        let Some(folder) = opened.map(Rc::new) else { return Ok(()) };
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let seen = match which(name) {
+                Which::Counted => &mut self.all,
+                Which::Apart => &mut self.apart,
+                Which::Passed => continue,
+            };
+            let is_whole = match found(rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)) {
+                Err(Errno::ACCESS) => false,
+                stat if stat?.is_some_and(|stat| seen.note(&stat)) => {
+                    seen.descend(Pending { above: Some(Rc::clone(&folder)), path: name.as_bytes().to_vec() }, true)?
+                }
+                _ => true,
+            };
+            if !is_whole {
+                self.unread.push(path.join(name));
+            }
+        }
+        Ok(())
+    }
+
     /// What the user should know of that.
     pub fn warning(&self) -> Option<String> {
         let first = self.unread.first()?;
@@ -98,51 +149,48 @@ impl OfHome {
 }
 
 impl Inodes {
-    /// Everything in a cache or store, and apart from it, what lies two folders deep and is to be told apart. Looked at with
-    /// several threads. What this user may not read is told.
-    pub fn of_home(root: &Path, which: impl Fn(&OsStr) -> Which) -> Result<OfHome> {
-        let mut unread = Vec::new();
-        let mut inside = |folder: &Path| match fs::read_dir(folder) {
-            Ok(entries) => entries.collect::<io::Result<Vec<_>>>().or_fail(|| cannot_read(folder)),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                unread.push(folder.to_owned());
-                Ok(Vec::new())
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
-            Err(error) => Err(error).or_fail(|| cannot_read(folder)),
-        };
-        let (mut all, mut apart, mut inner) = (Inodes::default(), Inodes::default(), Vec::new());
-        all.add_only(root)?;
-        for entry in inside(root)? {
-            let path = entry.path();
-            all.add_only(&path)?;
+    /// Everything in a cache or store, and apart from it, what lies in its shards and is to be told apart. Looked at with several
+    /// threads. What this user may not read is told.
+    pub fn of_home(root: &Path, which: impl Fn(&OsStr) -> Which + Sync) -> Result<OfHome> {
+        let mut seen = OfHome::default();
+        seen.all.add_only(root)?;
+        let mut folders = Vec::new();
+        for entry in inside(root, &mut seen.unread)? {
+            let (path, name) = (entry.path(), entry.file_name());
+            seen.all.add_only(&path)?;
             // A file system's own, for root alone, where all of it is a cache or store.
-            let is_ours = entry.file_name() != "lost+found";
-            if is_ours && entry.file_type().or_fail(|| cannot_read(&path))?.is_dir() {
-                inner.extend(inside(&path)?.into_iter().filter_map(|entry| match which(&entry.file_name()) {
-                    Which::Counted => Some((entry.path(), false)),
-                    Which::Apart => Some((entry.path(), true)),
-                    Which::Passed => None,
-                }));
+            if name == "lost+found" || !entry.file_type().or_fail(|| cannot_read(&path))?.is_dir() {
+                continue;
+            }
+            if name.len() == SHARD {
+                folders.push((path, true));
+                continue;
+            }
+            // All texts lie in one folder, too many for one thread.
+            for entry in inside(&path, &mut seen.unread)? {
+                let path = entry.path();
+                seen.all.add_only(&path)?;
+                if entry.file_type().or_fail(|| cannot_read(&path))?.is_dir() {
+                    folders.push((path, false));
+                }
             }
         }
         let look = |part: &[(PathBuf, bool)]| -> Result<OfHome> {
             let mut seen = OfHome::default();
-            for (path, is_apart) in part {
-                if !if *is_apart { &mut seen.apart } else { &mut seen.all }.add_all(path, true)? {
-                    seen.unread.push(path.clone());
-                }
+            for (path, is_shard) in part {
+                let which = |name: &OsStr| if *is_shard { which(name) } else { Which::Counted };
+                seen.look_into(path, which).map_err(io::Error::from).or_fail(|| cannot_read(path))?;
             }
             Ok(seen)
         };
-        for part in in_parts(&inner, look) {
-            let seen = part?;
-            all.merge(seen.all);
-            apart.merge(seen.apart);
-            unread.extend(seen.unread);
+        for part in in_parts(&folders, look) {
+            let part = part?;
+            seen.all.merge(part.all);
+            seen.apart.merge(part.apart);
+            seen.unread.extend(part.unread);
         }
-        all.merge(apart.clone());
-        Ok(OfHome { all, apart, unread })
+        seen.all.merge(seen.apart.clone());
+        Ok(seen)
     }
 
     /// Adds everything at or below a path. What vanishes meanwhile is passed over.
@@ -162,7 +210,6 @@ impl Inodes {
     }
 
     fn look(&mut self, path: &Path, only_readable: bool) -> rustix::io::Result<bool> {
-        let mut is_whole = true;
         let stat = match found(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)) {
             Err(Errno::ACCESS) if only_readable => return Ok(false),
             stat => stat?,
@@ -170,7 +217,12 @@ impl Inodes {
         if !stat.is_some_and(|stat| self.note(&stat)) {
             return Ok(true);
         }
-        let mut folders = vec![Pending { above: None, path: path.as_os_str().as_bytes().to_vec() }];
+        self.descend(Pending { above: None, path: path.as_os_str().as_bytes().to_vec() }, only_readable)
+    }
+
+    /// Adds what is in a folder that was met.
+    fn descend(&mut self, folder: Pending, only_readable: bool) -> rustix::io::Result<bool> {
+        let (mut is_whole, mut folders) = (true, vec![folder]);
         while let Some(Pending { above, path }) = folders.pop() {
             let open = match &above {
                 None => rustix::fs::openat(CWD, path.as_slice(), FOLDER, Mode::empty()),

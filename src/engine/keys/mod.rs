@@ -9,11 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Component::CurDir;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::sources::will_be_source;
 use self::sources::{Hashed, Hashing};
 use crate::cancel::Cancel;
+use crate::engine::parts::in_parts;
 use crate::entry::StatCache;
 use crate::error::{Class, Error, Result};
 use crate::hash::{Hash, Listing};
@@ -160,28 +160,8 @@ pub fn compute_all(request: &KeyRequest<'_>, names: &[ComponentName]) -> Result<
 /// What was read for a key, in the order of the components; several at once.
 fn read_all(request: &KeyRequest<'_>, ordered: &[&Component], names: &[ComponentName]) -> Vec<Result<Read>> {
     let read = |component: &Component| read(request, component, names.contains(&component.name));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(ordered.len());
-    if threads < 2 {
-        return ordered.iter().map(|component| read(component)).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let mut all: Vec<(usize, Result<Read>)> = std::thread::scope(|scope| {
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(component) = ordered.get(at) else { return done };
-                done.push((at, read(component)));
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let join = |worker: std::thread::ScopedJoinHandle<'_, Vec<_>>| {
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        workers.into_iter().flat_map(join).collect()
-    });
-    all.sort_by_key(|(at, _)| *at);
-    all.into_iter().map(|(_, read)| read).collect()
+    let parts = in_parts(ordered, |part| part.iter().map(|component| read(component)).collect::<Vec<_>>());
+    parts.into_iter().flatten().collect()
 }
 
 /// The key of a component, and the share of all below it.
