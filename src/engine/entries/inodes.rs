@@ -65,9 +65,14 @@ pub fn disk(status: &fs::Metadata) -> u64 {
     status.blocks() * 512
 }
 
-/// Files of trees, each inode once: its bytes on disk, how many names it has, and how many of these were met.
+/// Files of trees: their bytes on disk, and of those with several names how many there are and how many were met. No path is added twice.
 #[derive(Debug, Default, Clone)]
-pub struct Inodes(HashMap<(u64, u64), Inode>);
+pub struct Inodes {
+    /// Bytes of files with a single name, and of folders: nothing else can lead to them.
+    single: u64,
+    /// Files with several names, by device and number.
+    shared: HashMap<(u64, u64), Inode>,
+}
 
 #[derive(Debug, Clone)]
 struct Inode {
@@ -291,19 +296,21 @@ impl Inodes {
         let (device, number, blocks, names) =
             (stat.st_dev as u64, stat.st_ino as u64, stat.st_blocks as u64, stat.st_nlink as u64);
         let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        let inode = self.0.entry((device, number)).or_insert(Inode { disk: blocks * 512, names, met: 0 });
-        inode.met += 1;
-        if is_folder {
-            // The number of a folder's names counts its folders.
-            inode.names = inode.met;
+        let disk = blocks * 512;
+        // The number of a folder's names counts its folders.
+        if is_folder || names < 2 {
+            self.single += disk;
+        } else {
+            self.shared.entry((device, number)).or_insert(Inode { disk, names, met: 0 }).met += 1;
         }
         is_folder
     }
 
     /// Adds what others met.
     pub fn merge(&mut self, other: Inodes) {
-        for (inode, met) in other.0 {
-            match self.0.entry(inode) {
+        self.single += other.single;
+        for (inode, met) in other.shared {
+            match self.shared.entry(inode) {
                 Entry::Vacant(place) => drop(place.insert(met)),
                 Entry::Occupied(mut place) => {
                     let known = place.get_mut();
@@ -317,16 +324,17 @@ impl Inodes {
 
     /// Bytes on disk of all.
     pub fn disk(&self) -> u64 {
-        self.0.values().map(|inode| inode.disk).sum()
+        self.single + self.shared.values().map(|inode| inode.disk).sum::<u64>()
     }
 
     /// Bytes on disk that come free once all names that were met are gone.
     pub fn freed(&self) -> u64 {
-        self.0.values().filter(|inode| inode.met >= inode.names).map(|inode| inode.disk).sum()
+        let gone = self.shared.values().filter(|inode| inode.met >= inode.names);
+        self.single + gone.map(|inode| inode.disk).sum::<u64>()
     }
 
     /// Bytes on disk, were every name a file of its own.
     pub fn unshared(&self) -> u64 {
-        self.0.values().map(|inode| inode.disk * inode.met).sum()
+        self.single + self.shared.values().map(|inode| inode.disk * inode.met).sum::<u64>()
     }
 }
