@@ -215,7 +215,7 @@ INSTALL='echo "hit: $MONOFO_CACHE_HIT"; mkdir -p deps; echo x >deps/x'
   assert_line "deps: not stored, the job was cancelled"
   cache_job "$INSTALL" 0 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE" BUILDKITE_PULL_REQUEST=3 BUILDKITE_REPO=ours \
     BUILDKITE_PULL_REQUEST_REPO=theirs
-  assert_line --partial "a fork's pull request stores nothing"
+  assert_line --partial "a fork's pull request, which stores nothing"
   cache_job "$INSTALL" 0 BUILDKITE_PLUGIN_CONFIGURATION="$CACHE"
   assert_line "hit: miss"
 }

@@ -1,8 +1,10 @@
 //! Names of variables whose values are secrets, by their words: `DB_PASSWORD` is one, and `TOKENIZER_VERSION` is none.
 
-/// What a word ends with, digits and a plural apart, that is about a secret wherever it stands.
-const WORDS: [&str; 10] =
-    ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CRED", "PGPASS", "APIKEY", "JWT"];
+/// What is about a secret wherever it stands, also within a word.
+const WITHIN: [&str; 5] = ["SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL"];
+
+/// What a word ends with that is about one, digits and a plural apart.
+const ENDS: [&str; 5] = ["TOKEN", "CRED", "PGPASS", "APIKEY", "JWT"];
 
 /// What stands before `KEY`, with or without an underscore, where the key is a secret. There are many others, as of caches.
 const KEYS: [&str; 18] = [
@@ -26,13 +28,20 @@ const KEYS: [&str; 18] = [
     "STORAGE",
 ];
 
-/// What says it only as the last word: `DB_PASS`, but `PASS_COUNT`, `AUTH_SERVICE` and `PAT_FILTER` do not.
-const LAST: [&str; 4] = ["PASS", "PWD", "AUTH", "PAT"];
+/// What says it as a word of its own.
+const ALONE: [&str; 3] = ["PASS", "PWD", "PAT"];
+
+/// What says it only as the last word: `NPM_AUTH`, but not `AUTH_SERVICE` and `SSH_AUTH_SOCK`.
+const LAST: &str = "AUTH";
+
+/// What may stand behind the last word: which one it is, and how it is written.
+const BEHIND: [&str; 13] =
+    ["PROD", "PRODUCTION", "STAGING", "DEV", "TEST", "CI", "RO", "RW", "B64", "BASE64", "JSON", "VALUE", "ENCODED"];
 
 /// Two words that say it together.
 const PAIRS: [(&str, &str); 3] = [("CONNECTION", "STRING"), ("AUTH", "CONFIG"), ("AUTH", "HEADER")];
 
-/// The same words with another meaning. The second is the last of the name.
+/// The same words with another meaning.
 const PLAIN: [(&str, &str); 9] = [
     ("NUM", "PASS"),
     ("BUILD", "PASS"),
@@ -46,20 +55,21 @@ const PLAIN: [(&str, &str); 9] = [
 ];
 
 /// The last words of names that say something about a thing, whatever it is.
-const ABOUT: [&str; 9] = ["VERSION", "VERSIONS", "COUNT", "NUM", "NUMBER", "SIZE", "LENGTH", "TTL", "ENABLED"];
+const ABOUT: [&str; 7] = ["VERSION", "VERSIONS", "COUNT", "SIZE", "LENGTH", "TTL", "ENABLED"];
 
 /// What in a variable's name says that its value is a secret.
 pub(super) fn secret_in(variable: &str) -> Option<String> {
     let name = variable.to_ascii_uppercase();
     let words: Vec<&str> = name.split('_').filter(|word| !word.is_empty()).collect();
-    let (last, others) = words.split_last()?;
+    let last = words.last()?;
     // The last is the working folder, as every shell sets it.
     if ABOUT.contains(last) || name == "PWD" {
         return None;
     }
     let of_word = |word: &&str| {
         let one = singular(word);
-        WORDS.into_iter().find(|secret| one.ends_with(secret)).map(str::to_owned).or_else(|| {
+        let within = WITHIN.into_iter().find(|secret| one.contains(secret));
+        within.or_else(|| ENDS.into_iter().find(|secret| one.ends_with(secret))).map(str::to_owned).or_else(|| {
             // One word with its `KEY`, and not any word that ends so: `MONKEY`, `VISAKEY`.
             one.strip_suffix("KEY").is_some_and(|kind| KEYS.contains(&kind)).then(|| one.to_owned())
         })
@@ -69,11 +79,17 @@ pub(super) fn secret_in(variable: &str) -> Option<String> {
         let is_key = second == "KEY" && KEYS.contains(&first);
         (is_key || PAIRS.contains(&(first, second))).then(|| format!("{first}_{second}"))
     };
+    let is_plain = |at: usize| at.checked_sub(1).is_some_and(|before| PLAIN.contains(&(words[before], words[at])));
+    let is_behind = |word: &&&str| BEHIND.contains(*word) || word.bytes().all(|byte| byte.is_ascii_digit());
     let of_last = || {
-        let is_plain = others.last().is_some_and(|before| PLAIN.contains(&(*before, *last)));
-        (LAST.contains(last) && !is_plain).then(|| (*last).to_owned())
+        let at = words.len() - words.iter().rev().take_while(is_behind).count();
+        at.checked_sub(1).filter(|at| singular(words[*at]) == LAST && !is_plain(*at)).map(|_| LAST.to_owned())
     };
-    words.iter().find_map(of_word).or_else(|| words.windows(2).find_map(of_pair)).or_else(of_last)
+    let of_alone = || {
+        let mut found = words.iter().enumerate().filter(|(at, word)| ALONE.contains(&singular(word)) && !is_plain(*at));
+        found.next().map(|(_, word)| singular(word).to_owned())
+    };
+    words.iter().find_map(of_word).or_else(|| words.windows(2).find_map(of_pair)).or_else(of_alone).or_else(of_last)
 }
 
 /// A word without a number or a plural at its end.
@@ -112,6 +128,16 @@ mod tests {
             ("MYSQL_PWD", "PWD"),
             ("NPM_CONFIG__AUTH", "AUTH"),
             ("GITHUB_PAT", "PAT"),
+            ("DB_PASS1", "PASS"),
+            ("DB_PASS_PROD", "PASS"),
+            ("PAT_GITHUB_2", "PAT"),
+            ("S3_SECRETKEY", "SECRET"),
+            ("secretAccessKey", "SECRET"),
+            ("TF_VAR_clientSecretValue", "SECRET"),
+            ("DB_PASSWORDHASH", "PASSWORD"),
+            ("DB_PASSWORD_NUMBER", "PASSWORD"),
+            ("NPM_AUTH_B64", "AUTH"),
+            ("GOOGLE_AUTH_2_JSON", "AUTH"),
         ] {
             assert_eq!(secret_in(name).as_deref(), Some(because), "{name}");
         }

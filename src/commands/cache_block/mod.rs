@@ -184,17 +184,23 @@ fn without_dots(path: &Path) -> PathBuf {
 }
 
 impl Place {
-    /// Where all paths of entries are, by what is configured, links on the way to them followed. They must be apart, also from
-    /// those of listings before: whichever is restored or stored last would undo the other. Class `Usage` where they are not.
+    /// Where all paths of entries are, by what is configured, links on the way to them followed. As they are written they must be
+    /// apart, also from those of listings before: whichever is restored or stored last would undo the other. Class `Usage` where
+    /// they are not. What lies on the disk makes no mistake of a configuration.
     fn paths_apart(&self, entries: &[PluginCache], before: &[State]) -> Result<BTreeMap<String, String>> {
-        let mut places: Vec<(String, PathBuf)> =
-            before.iter().flat_map(|state| state.paths.values()).map(|path| (path.clone(), path.into())).collect();
-        let others = places.len();
+        let (directory, home) = (real_place(&self.directory), self.home.as_deref().map(real_place));
+        let as_written = |written: &str| match (written.strip_prefix("~/"), &home) {
+            (Some(below), Some(home)) => home.join(below),
+            _ => directory.join(written),
+        };
+        let others = before.iter().flat_map(|state| state.paths.keys());
+        let mut known: Vec<(String, PathBuf)> = others.map(|path| (path.clone(), as_written(path))).collect();
+        let mut places: Vec<(String, PathBuf)> = Vec::new();
         for entry in entries {
             for path in self.paths(entry)? {
-                let place = real_place(&path.place);
+                let place = as_written(&path.written);
                 let overlaps = |(_, other): &&(String, PathBuf)| place.starts_with(other) || other.starts_with(&place);
-                if let Some((other, _)) = places.iter().find(overlaps) {
+                if let Some((other, _)) = known.iter().find(overlaps) {
                     return Err(Error::usage(format_args!(
                         "{}: the path `{}` is, or overlaps with, the path `{other}` of the `cache` block, also where the \
                          plugin is listed more than once",
@@ -203,7 +209,8 @@ impl Place {
                     ))
                     .hint("name paths apart"));
                 }
-                places.push((path.written, place));
+                known.push((path.written.clone(), place));
+                places.push((path.written, real_place(&path.place)));
             }
             let taken = |state: &State| state.seen.keys().any(|id| variable(id) == entry.variable());
             if before.iter().any(taken) {
@@ -219,7 +226,7 @@ impl Place {
                 Error::usage(format_args!("`{}` is no text, and is not known after the command", Shown::path(place)))
             })
         };
-        places[others..].iter().map(text).collect()
+        places.iter().map(text).collect()
     }
 
     /// What post-command is to know of it, and nothing of entries yet.

@@ -91,7 +91,8 @@ impl Run<'_> {
         };
         // Its own build decides about what it left there before.
         let (found, passed_over) = match looked {
-            Err(error) if is_kept(&error) && component.build.is_some() => (None, Some(error)),
+            // A release has to lead to what was built before, and not to what somebody put beside it.
+            Err(error) if is_kept(&error) && component.build.is_some() && !self.request.releases => (None, Some(error)),
             looked => (looked?, None),
         };
         if let Some(Found { record, tier, warnings }) = found {

@@ -174,6 +174,11 @@ impl Inodes {
             // All texts lie in one folder, too many for one thread.
             for entry in inside(&path, &mut seen.unread)? {
                 let path = entry.path();
+                // A folder that may be read and not entered.
+                if matches!(rustix::fs::lstat(&path), Err(Errno::ACCESS)) {
+                    seen.unread.push(path);
+                    continue;
+                }
                 seen.all.add_only(&path)?;
                 if entry.file_type().or_fail(|| cannot_read(&path))?.is_dir() {
                     folders.push((path, false));

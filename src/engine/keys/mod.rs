@@ -6,7 +6,6 @@ pub mod template;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Component::CurDir;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -286,9 +285,10 @@ fn read(request: &KeyRequest<'_>, component: &Component, asked: bool) -> Result<
     if asked {
         globs.extend_from_slice(request.inputs);
     }
-    let mut is_absent = match &source {
+    // An empty folder is what is left of one that is not mounted or not checked out.
+    let is_absent = match &source {
         Sources::Absent => true,
-        Sources::Listing(_) => size.0 == 0 && is_bare(&folder, component),
+        Sources::Listing(_) => size.0 == 0 && !has_none_by_design(component),
         Sources::Commit(_) => false,
     };
     let extra = if globs.is_empty() {
@@ -298,18 +298,15 @@ fn read(request: &KeyRequest<'_>, component: &Component, asked: bool) -> Result<
         warnings.extend(hashed.warnings.into_iter().map(|text| format!("{}: {text}", component.name)));
         newest = newest.max(hashed.newest);
         let digest = hashed.listing.digest();
-        is_absent &= source == Sources::Absent || hashed.listing.lines().is_empty();
         listings.push((digest, Arc::new(hashed.listing)));
         Some(digest)
     };
     Ok(Read { source, extra, listings, size, newest, warnings, is_absent })
 }
 
-/// Whether a folder has nothing in it but what was made there. One that cannot be read is not known to have anything.
-fn is_bare(folder: &std::path::Path, component: &Component) -> bool {
-    let made = component.outputs.as_ref().and_then(|outputs| outputs.components().find(|part| *part != CurDir));
-    let Ok(entries) = std::fs::read_dir(folder) else { return true };
-    entries.flatten().all(|entry| made.is_some_and(|made| made.as_os_str() == entry.file_name()))
+/// Whether a component's manifest says that nothing in its folder is a source.
+fn has_none_by_design(component: &Component) -> bool {
+    component.exclude.iter().any(|glob| matches!(glob.as_str(), "*" | "**" | "**/*"))
 }
 
 fn component_key(

@@ -38,6 +38,10 @@ fn a_hit_does_not_take_a_repository_away_unless_it_is_part_of_the_artifact() {
     // Which what was built brings along now.
     assert_statuses(&apply(&sandbox, &[], 0), &[("a", "hit local")]);
     sandbox.write("components/a/out/another/.git", "gitdir: x");
+    // A release leads to what was built before, and not to what somebody put beside it.
+    sandbox.monofo(["lock", "--env", "dev"]).exits(0);
+    assert_statuses(&apply(&sandbox, &["--locked", "--env", "dev"], 1), &[("a", "failed")]);
+    assert!(!sandbox.work(".meta-store/profiles/dev").exists());
     let got = json(&sandbox, &["cache", "get", "a", "--target", "components/a/out"], 6);
     let message = got["error"]["message"].as_str().unwrap();
     assert!(message.contains("holds a git repository") && message.contains("out/another`"), "{message}");

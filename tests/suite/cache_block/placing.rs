@@ -267,16 +267,17 @@ fn links_below_home_are_followed_only_where_they_led_before_the_command() {
 }
 
 #[test]
-fn paths_that_are_one_place_through_links_are_not_apart() {
+fn a_link_that_the_command_left_makes_no_mistake_of_a_configuration() {
     let machine = Machine::new();
-    symlink("real", machine.sandbox.work("link")).unwrap();
-    fs::create_dir(machine.sandbox.work("real")).unwrap();
-    let paths = |paths: [&str; 2]| json!({ "key": "a", "paths": paths });
-    machine
-        .pre(&paths(["link/x", "real/x"]), 2)
-        .before
-        .says("the path `real/x` is, or overlaps with, the path `link/x`");
-    machine.pre(&paths(["link/x", "real/y"]), 0);
+    let cache =
+        json!([{ "id": "x", "key": "a", "paths": "v1/cache" }, { "id": "y", "key": "a", "paths": "current/cache" }]);
+    machine.job(&cache, |sandbox| {
+        sandbox.write("v1/cache/f", "");
+        symlink("v1", sandbox.work("current")).unwrap();
+    });
+    let (hit, log) = machine.job(&cache, nothing);
+    assert!(hit == "exact" && !log.contains("error"), "{log}");
+    assert!(machine.sandbox.work("v1/cache/f").exists());
 }
 
 #[test]
