@@ -339,16 +339,21 @@ mod tests {
         assert_eq!(shell("kill -9 $$", &Cancel::new()), Ended::Status(137));
     }
 
+    /// Stops it in a moment.
+    fn stopped_soon(cancel: &Cancel) -> thread::JoinHandle<()> {
+        let later = cancel.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            later.stop(2);
+        })
+    }
+
     #[test]
     fn a_stop_reaches_the_grandchildren_too() {
         let folder = tempfile::tempdir().unwrap();
         let mark = folder.path().join("mark");
         let cancel = Cancel::new();
-        let later = cancel.clone();
-        let stopper = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(200));
-            later.stop(2);
-        });
+        let stopper = stopped_soon(&cancel);
         let begun = Instant::now();
         assert_eq!(shell(&format!("(sleep 1; touch '{}') & sleep 20", mark.display()), &cancel), Ended::Stopped);
         stopper.join().unwrap();
@@ -386,11 +391,7 @@ mod tests {
     #[test]
     fn a_stopped_one_ends_at_once() {
         let cancel = Cancel::new();
-        let later = cancel.clone();
-        let stopper = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(200));
-            later.stop(2);
-        });
+        let stopper = stopped_soon(&cancel);
         let begun = Instant::now();
         assert_eq!(shell("kill -STOP $$", &cancel), Ended::Stopped);
         stopper.join().unwrap();

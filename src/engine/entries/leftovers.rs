@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::gc::{Collected, GcRequest, Round};
 use super::inodes::Inodes;
+use super::mounts::mount_in;
 use super::survey::Entry;
-use super::target::{ASIDE, NOTE, clear, is_lost, mount_in, read_note, remove_old};
+use super::target::{ASIDE, NOTE, clear, is_lost, read_note, remove_old};
 use super::texts::Texts;
 use crate::entry::{Home, HomeKind, is_locked, is_random_name, plain, profiles, remove_orphan, remove_strays};
 use crate::error::{Error, IoContext, Result};

@@ -13,6 +13,7 @@
 //! | [`lookup`] | an entry of a key, wherever it is: here, then in the remote |
 //! | [`kin`] | entries of the `cache:` block to fall back to |
 //! | `known` | what was hashed for a key, as far as it is still known |
+//! | `mounts` | what is mounted in a folder |
 //! | [`pack`] | an artifact to a payload and its listing, each byte read once |
 //! | `repositories` | what somebody works on is not replaced |
 //! | [`restore`] | an entry to a target: made beside it, checked, swapped in |
@@ -35,6 +36,7 @@ mod known;
 mod leftovers;
 pub mod lookup;
 mod merge;
+mod mounts;
 pub mod pack;
 pub mod repositories;
 pub mod restore;

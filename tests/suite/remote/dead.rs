@@ -167,20 +167,19 @@ fn a_black_hole_is_given_up_within_the_time_for_a_lookup() {
     check_silent("black hole", &open(&format!("http://{address}"), limits()), &["check the network"], &|| 0);
 }
 
-/// With the limits of real use.
+/// With the limits of real use: 40 questions cost what one does, some 10 s, and not 40 times that.
 #[test]
-#[ignore = "waits for as long as real use would"]
-fn a_dead_remote_costs_as_much_time_as_was_promised_and_no_more() {
+fn a_dead_remote_costs_what_one_question_does_however_many_are_asked() {
     let silent = Bucket::start(|_, _| Some(Fault::Silent));
     let stalls = Bucket::start(|_, request| request.reads_object().then_some(Fault::StallAfter(5)));
     let entry = Entry::new("promised", 1, 10);
     stalls.insert(&entry.key("shared", "cache", "record.json"), entry.record.clone());
     let closed = crate::harness::nobody_listens();
-    for (endpoint, seconds) in [
-        ("http://nobody.invalid:9".to_owned(), 7),
-        (format!("http://{closed}"), 7),
-        (format!("http://{}", silent.address), 11),
-        (format!("http://{}", stalls.address), 11),
+    for endpoint in [
+        "http://nobody.invalid:9".to_owned(),
+        format!("http://{closed}"),
+        format!("http://{}", silent.address),
+        format!("http://{}", stalls.address),
     ] {
         let remote = open(&endpoint, Limits::default());
         let started = Instant::now();
@@ -188,8 +187,7 @@ fn a_dead_remote_costs_as_much_time_as_was_promised_and_no_more() {
             remote.record(Section::Cache, &entry.hash).unwrap_err();
         }
         let took = started.elapsed();
-        println!("{endpoint}: {took:?}");
-        assert!(took < Duration::from_secs(seconds), "{endpoint}: {took:?}");
+        assert!(took < Duration::from_secs(60), "{endpoint}: {took:?}");
     }
 }
 
